@@ -1,0 +1,220 @@
+// Package config reads petal.toml, the one file that says what a node is: where
+// it keeps its data, where it listens, and how much memory it may take.
+//
+// It parses, fills in defaults and validates; it does not look at the disk or
+// the network, so that `petal config check` is safe to run anywhere. What the
+// cluster agrees on (disks, targets, access lists, CHAP secrets) is not in this
+// file but in the node's own state, changed with `petal disk` and `petal target`.
+//
+// Every problem is an [Error] that names the line, the key, the value and what
+// to write instead; all problems of a file are reported at once.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Bounds of the values, checked at Load.
+const (
+	MinCache   = 64 << 20 // bytes
+	MinJournal = 64 << 20 // bytes: room for a few segments
+	MaxJournal = 64 << 30
+	MaxPortals = 16 // an initiator uses at most four per host and disk
+	MaxBricks  = 64
+	maxFile    = 1 << 20 // bytes of a petal.toml
+)
+
+// Defaults of the values that do not depend on the machine.
+const (
+	DefaultFile          = "/etc/petal/petal.toml"
+	DefaultDir           = "/var/lib/petal"
+	DefaultSocket        = "/run/petal/admin.sock"
+	DefaultPortal        = "127.0.0.1:3260"
+	DefaultIQNBase       = "iqn.2026-11.petal"
+	DefaultJournal       = 1 << 30
+	DefaultNopInterval   = 10 * time.Second
+	DefaultNopTimeout    = 10 * time.Second
+	DefaultLoginTimeout  = 15 * time.Second
+	DefaultDrainTimeout  = 20 * time.Second
+	DefaultPortalGroup   = 1
+	fractionOfMemory     = 8 // the cache takes an eighth
+	largestPortalGroup   = 1<<16 - 1
+	shortestNop          = time.Second
+	longestTimeout       = 10 * time.Minute
+	longestNodeNameBytes = 63
+)
+
+// Config is what one node is told. The zero value is not usable; start from
+// Default or Load.
+type Config struct {
+	Node    Node
+	Bricks  []Brick  // at least one
+	Portals []Portal // at least one
+	Cache   int64    // bytes of the read cache
+	ISCSI   ISCSI
+	Admin   Admin
+	Log     Log
+}
+
+// Node is the node itself.
+type Node struct {
+	Name  string        // shown in status and metrics
+	Dir   string        // the node's own state; absolute
+	Drain time.Duration // how long commands in flight may take to end at a stop
+}
+
+// Brick is one disk's directory.
+type Brick struct {
+	Path     string // absolute; nothing else may live in it
+	Journal  int64  // bytes
+	Capacity int64  // bytes it may fill; 0: what its file system has
+}
+
+// Portal is one address that initiators log in to.
+type Portal struct {
+	Listen    string // host:port; an empty host is every address
+	Advertise string // host:port that discovery answers; empty: the address the initiator came to
+	Group     uint16 // target portal group tag
+}
+
+// ISCSI are the protocol's timers and names.
+type ISCSI struct {
+	IQNBase      string        // targets are named IQNBase:NAME unless told otherwise
+	NopInterval  time.Duration // silence after which a session is pinged
+	NopTimeout   time.Duration // a ping unanswered for this long ends the connection
+	LoginTimeout time.Duration // for the whole login phase
+}
+
+// Admin are the operator's doors.
+type Admin struct {
+	Socket  string // unix socket, mode 0600
+	Metrics string // host:port for Prometheus; empty: on the socket only
+}
+
+// Log is how the node talks.
+type Log struct {
+	Level  slog.Level
+	Format string // "text" or "json"
+}
+
+// Default is the configuration of one node that lives wholly under dir.
+func Default(dir string) *Config {
+	c := empty()
+	c.Node.Dir = dir
+	c.Admin.Socket = filepath.Join(dir, "admin.sock")
+	c.complete()
+	return c
+}
+
+// Load reads the file at path. The error is an [Errors] if the file could be
+// read but says something that cannot be.
+func Load(path string) (*Config, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, Errors{{File: path, Problem: "there is no such file",
+			Advice: "write one with `petal config example > " + path + "`, or start without it: `petal serve --dir DIR`"}}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxFile {
+		return nil, Errors{{File: path, Problem: fmt.Sprintf("%d bytes is too long for a configuration", info.Size()),
+			Advice: "is this the right file?"}}
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, string(text))
+}
+
+// Parse is Load for a text in memory; name is what errors call it.
+func Parse(name, text string) (*Config, error) {
+	var tree map[string]any
+	if _, err := toml.Decode(text, &tree); err != nil {
+		return nil, Errors{syntaxError(name, err)}
+	}
+	c := empty()
+	r := reader{config: c, lines: keyLines(text)}
+	r.read(tree)
+	if len(r.errs) == 0 {
+		c.complete()
+		r.crossCheck(c)
+	}
+	if len(r.errs) > 0 {
+		for i := range r.errs {
+			r.errs[i].File = name
+		}
+		return nil, r.errs.sorted()
+	}
+	return c, nil
+}
+
+// syntaxError turns the decoder's error into ours.
+func syntaxError(name string, err error) Error {
+	e := Error{File: name, Problem: err.Error(), Advice: "strings need quotes; `petal config example` prints a whole file that is right"}
+	var parse toml.ParseError
+	if errors.As(err, &parse) {
+		e.Line, e.Problem = parse.Position.Line, parse.Message
+		if e.Problem == "" {
+			e.Problem = err.Error()
+		}
+	}
+	return e
+}
+
+func empty() *Config {
+	return &Config{
+		Node:  Node{Drain: DefaultDrainTimeout},
+		ISCSI: ISCSI{IQNBase: DefaultIQNBase, NopInterval: DefaultNopInterval, NopTimeout: DefaultNopTimeout, LoginTimeout: DefaultLoginTimeout},
+		Log:   Log{Level: slog.LevelInfo, Format: "text"},
+	}
+}
+
+// complete fills in what depends on other values or on the machine.
+func (c *Config) complete() {
+	if c.Node.Name == "" {
+		c.Node.Name = hostName()
+	}
+	if c.Node.Dir == "" {
+		c.Node.Dir = DefaultDir
+	}
+	if len(c.Bricks) == 0 {
+		c.Bricks = []Brick{{Path: filepath.Join(c.Node.Dir, "brick")}}
+	}
+	for i := range c.Bricks {
+		if c.Bricks[i].Journal == 0 {
+			c.Bricks[i].Journal = DefaultJournal
+		}
+	}
+	if len(c.Portals) == 0 {
+		c.Portals = []Portal{{Listen: DefaultPortal}}
+	}
+	for i := range c.Portals {
+		if c.Portals[i].Group == 0 {
+			c.Portals[i].Group = DefaultPortalGroup
+		}
+	}
+	if c.Cache == 0 {
+		c.Cache = defaultCache()
+	}
+	if c.Admin.Socket == "" {
+		c.Admin.Socket = DefaultSocket
+	}
+}
+
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil || checkNodeName(name) != nil {
+		return "petal"
+	}
+	return name
+}

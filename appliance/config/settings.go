@@ -1,0 +1,242 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// group is a table of the file; an array group may come any number of times
+// ([[brick]]). Its rows are all the keys that exist.
+type group struct {
+	name string
+	add  func(*Config) error // nil unless an array: makes the element that the rows then set
+	rows []row
+}
+
+// row is one key: how its value is checked and where it goes. The value is
+// what TOML gave: string, int64, float64, bool, time, slice or map.
+type row struct {
+	name string
+	set  func(c *Config, value any) error
+}
+
+// groups is the whole of petal.toml. petal.toml.example says what each key
+// means; a test keeps the two together.
+var groups = []group{
+	{"node", nil, []row{
+		{"name", text(func(c *Config) *string { return &c.Node.Name }, checkNodeName)},
+		{"dir", text(func(c *Config) *string { return &c.Node.Dir }, checkPath)},
+		{"drain_timeout", duration(func(c *Config) *time.Duration { return &c.Node.Drain }, 0)},
+	}},
+	{"portal", addPortal, []row{
+		{"listen", text(func(c *Config) *string { return &last(c.Portals).Listen }, checkListen)},
+		{"advertise", text(func(c *Config) *string { return &last(c.Portals).Advertise }, checkAdvertise)},
+		{"group", portalGroup},
+	}},
+	{"brick", addBrick, []row{
+		{"path", text(func(c *Config) *string { return &last(c.Bricks).Path }, checkPath)},
+		{"journal", size(func(c *Config) *int64 { return &last(c.Bricks).Journal }, MinJournal, MaxJournal)},
+		{"capacity", size(func(c *Config) *int64 { return &last(c.Bricks).Capacity }, MinJournal, 1<<62)},
+	}},
+	{"cache", nil, []row{
+		{"size", size(func(c *Config) *int64 { return &c.Cache }, MinCache, 1<<44)},
+	}},
+	{"iscsi", nil, []row{
+		{"iqn_base", text(func(c *Config) *string { return &c.ISCSI.IQNBase }, CheckIQN)},
+		{"nop_interval", duration(func(c *Config) *time.Duration { return &c.ISCSI.NopInterval }, shortestNop)},
+		{"nop_timeout", duration(func(c *Config) *time.Duration { return &c.ISCSI.NopTimeout }, shortestNop)},
+		{"login_timeout", duration(func(c *Config) *time.Duration { return &c.ISCSI.LoginTimeout }, shortestNop)},
+	}},
+	{"admin", nil, []row{
+		{"socket", text(func(c *Config) *string { return &c.Admin.Socket }, checkPath)},
+		{"metrics", text(func(c *Config) *string { return &c.Admin.Metrics }, checkListen)},
+	}},
+	{"log", nil, []row{
+		{"level", logLevel},
+		{"format", text(func(c *Config) *string { return &c.Log.Format }, checkFormat)},
+	}},
+}
+
+func last[T any](s []T) *T { return &s[len(s)-1] }
+
+func addPortal(c *Config) error {
+	if len(c.Portals) == MaxPortals {
+		return bad("an initiator uses at most four", "more than %d portals", MaxPortals)
+	}
+	c.Portals = append(c.Portals, Portal{})
+	return nil
+}
+
+func addBrick(c *Config) error {
+	if len(c.Bricks) == MaxBricks {
+		return bad("start a second node for more disks", "more than %d bricks", MaxBricks)
+	}
+	c.Bricks = append(c.Bricks, Brick{})
+	return nil
+}
+
+// text sets a string that check likes.
+func text(field func(*Config) *string, check func(string) error) func(*Config, any) error {
+	return func(c *Config, value any) error {
+		s, ok := value.(string)
+		if !ok {
+			return bad(fmt.Sprintf("put it in quotes: \"%v\"", value), "a string is wanted here, this is %s", kindOf(value))
+		}
+		if err := check(s); err != nil {
+			return err
+		}
+		*field(c) = s
+		return nil
+	}
+}
+
+// size sets a number of bytes between least and most.
+func size(field func(*Config) *int64, least, most int64) func(*Config, any) error {
+	const form = "write a size such as \"10GiB\" (2^30 bytes each) or \"10GB\" (10^9 bytes each)"
+	return func(c *Config, value any) error {
+		var n uint64
+		switch v := value.(type) {
+		case int64:
+			if v < 0 {
+				return bad(form, "a size cannot be negative")
+			}
+			n = uint64(v)
+		case string:
+			var err error
+			if n, err = ParseSize(v); err != nil {
+				return bad(form, "%v", err)
+			}
+		default:
+			return bad(form, "a size is wanted here, this is %s", kindOf(value))
+		}
+		if n < uint64(least) {
+			return bad("leave the key out for the default", "less than the least possible, %s", FormatSize(uint64(least)))
+		}
+		if n > uint64(most) {
+			return bad("leave the key out for the default", "more than the greatest possible, %s", FormatSize(uint64(most)))
+		}
+		*field(c) = int64(n)
+		return nil
+	}
+}
+
+// duration sets a time between least and longestTimeout.
+func duration(field func(*Config) *time.Duration, least time.Duration) func(*Config, any) error {
+	const form = `write a time such as "10s" or "1m30s"`
+	return func(c *Config, value any) error {
+		s, ok := value.(string)
+		if !ok {
+			return bad(form, "a time in quotes is wanted here, this is %s", kindOf(value))
+		}
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			return bad(form, "this is no time")
+		}
+		if d < least || d > longestTimeout {
+			return bad(form, "must be between %v and %v", least, longestTimeout)
+		}
+		*field(c) = d
+		return nil
+	}
+}
+
+func portalGroup(c *Config, value any) error {
+	n, ok := value.(int64)
+	if !ok || n < 1 || n > largestPortalGroup {
+		return bad("all portals of one node are normally in group 1", "a target portal group tag is a number from 1 to %d", largestPortalGroup)
+	}
+	last(c.Portals).Group = uint16(n)
+	return nil
+}
+
+func logLevel(c *Config, value any) error {
+	const levels = "one of \"debug\", \"info\", \"warn\", \"error\""
+	s, ok := value.(string)
+	if !ok || c.Log.Level.UnmarshalText([]byte(s)) != nil || strings.ContainsAny(s, "+-") {
+		return bad("write "+levels, "no such level")
+	}
+	return nil
+}
+
+func checkFormat(s string) error {
+	if s != "text" && s != "json" {
+		return bad(`write "text" or "json"`, "no such format")
+	}
+	return nil
+}
+
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
+
+func checkNodeName(s string) error {
+	if len(s) > longestNodeNameBytes || !nodeName.MatchString(s) {
+		return bad("choose something like \"petal-1\"", "a node name is 1 to %d letters, digits, dots and dashes, with a letter or digit at both ends", longestNodeNameBytes)
+	}
+	return nil
+}
+
+func checkPath(s string) error {
+	if !filepath.IsAbs(s) {
+		return bad("write the whole path, from /", "a relative path would depend on where the daemon is started")
+	}
+	if filepath.Clean(s) == "/" {
+		return bad("give it a directory of its own", "the root directory cannot be used")
+	}
+	return nil
+}
+
+func checkListen(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return bad("write ADDRESS:PORT, such as \"0.0.0.0:3260\" or \"[::]:3260\"", "this is no address with a port")
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return bad("iSCSI's own port is 3260", "%q is no port; ports are numbers from 1 to 65535", port)
+	}
+	if host != "" && net.ParseIP(host) == nil {
+		return bad("write the numeric address, so that starting needs no name service", "%q is no IP address", host)
+	}
+	return nil
+}
+
+func checkAdvertise(s string) error {
+	if err := checkListen(s); err != nil {
+		return err
+	}
+	if host, _, _ := net.SplitHostPort(s); host == "" || net.ParseIP(host).IsUnspecified() {
+		return bad("write the address that initiators reach", "initiators cannot connect to an unspecified address")
+	}
+	return nil
+}
+
+var iqn = regexp.MustCompile(`^iqn\.[0-9]{4}-(0[1-9]|1[0-2])\.[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[a-z0-9.:-]+)?$`)
+
+// CheckIQN checks an iSCSI qualified name (RFC 7143 section 4.2.7.4, at most
+// 223 bytes) in the normalized, lower-case form that goes over the wire.
+func CheckIQN(s string) error {
+	if len(s) > 223 || !iqn.MatchString(s) {
+		return bad("a name looks like \"iqn.2026-11.com.example:storage\": a month in which you owned the domain, the domain backwards, then what you like in lower case",
+			"this is no iSCSI qualified name")
+	}
+	return nil
+}
+
+func kindOf(value any) string {
+	switch value.(type) {
+	case string:
+		return "a string"
+	case int64, float64:
+		return "a number"
+	case bool:
+		return "true or false"
+	case map[string]any:
+		return "a table"
+	case []any, []map[string]any:
+		return "a list"
+	}
+	return "something else"
+}
