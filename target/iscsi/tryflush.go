@@ -1,0 +1,101 @@
+package iscsi
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// iovMax is how many vectors one writev(2) takes (UIO_MAXIOV).
+const iovMax = 1024
+
+// TryFlusher sends what a Writer has pending as far as the connection takes it
+// without waiting. One goroutine can thus answer a command without a handover
+// to another one, and leave to it what the socket did not take.
+type TryFlusher struct {
+	raw  syscall.RawConn
+	iovs []unix.Iovec
+	n    uintptr // bytes sent
+	err  error
+	call func(fd uintptr) bool // the method value, made once
+}
+
+// NewTryFlusher returns a TryFlusher for a socket in non-blocking mode, as all
+// of package net are.
+func NewTryFlusher(c syscall.Conn) (*TryFlusher, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	t := &TryFlusher{raw: raw}
+	t.call = t.writev
+	return t, nil
+}
+
+// Flush sends what it can and reports whether all has been sent. It does not
+// wait; if something is left, Writer.Flush is to be called, or this again. It
+// is not safe for concurrent use.
+func (t *TryFlusher) Flush(w *Writer) (bool, error) {
+	for w.Pending() > 0 {
+		t.load(w.vectors[w.first:])
+		t.n, t.err = 0, nil
+		if err := t.raw.Write(t.call); err != nil {
+			return false, err
+		}
+		clear(t.iovs)
+		if t.err != nil {
+			return false, t.err
+		}
+		if t.n == 0 {
+			return false, nil
+		}
+		w.advance(int(t.n))
+	}
+	w.reset()
+	return true, nil
+}
+
+func (t *TryFlusher) load(vectors [][]byte) {
+	t.iovs = t.iovs[:0]
+	for _, v := range vectors[:min(len(vectors), iovMax)] {
+		iov := unix.Iovec{Base: unsafe.SliceData(v)}
+		iov.SetLen(len(v))
+		t.iovs = append(t.iovs, iov)
+	}
+}
+
+// writev makes one attempt. It returns true always: RawConn is not to wait.
+func (t *TryFlusher) writev(fd uintptr) bool {
+	for {
+		n, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&t.iovs[0])), uintptr(len(t.iovs)))
+		switch errno {
+		case 0:
+			t.n = n
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+		default:
+			t.err = errno
+		}
+		return true
+	}
+}
+
+// advance drops the first n pending bytes.
+func (w *Writer) advance(n int) {
+	w.sent += uint64(n)
+	for n > 0 {
+		v := w.vectors[w.first]
+		if n < len(v) {
+			w.vectors[w.first] = v[n:]
+			return
+		}
+		n -= len(v)
+		w.vectors[w.first] = nil
+		w.first++
+	}
+	if w.first == len(w.vectors) {
+		w.joinable = false
+	}
+}
