@@ -1,0 +1,16 @@
+package lun
+
+import "sync/atomic"
+
+// modes is the mode parameters of a unit that can be changed. They are shared
+// by all I_T nexuses and are not saved.
+type modes struct{ bits atomic.Uint32 }
+
+const (
+	modeDescriptorSense uint32 = 1 << iota // D_SENSE
+	modeSoftwareProtect                    // SWP
+)
+
+func (m *modes) descriptorSense() bool { return m.bits.Load()&modeDescriptorSense != 0 }
+func (m *modes) softwareProtect() bool { return m.bits.Load()&modeSoftwareProtect != 0 }
+func (m *modes) reset()                { m.bits.Store(0) }
