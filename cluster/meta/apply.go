@@ -22,6 +22,9 @@ func apply(s *State, cmd *metapb.Command) (*State, error) {
 }
 
 func (n *State) apply(cmd *metapb.Command) error {
+	if _, first := cmd.Kind.(*metapb.Command_Init); !first && n.clusterID == (ID{}) {
+		return refuse(ErrNotFound, "cluster", "it has no identity yet", "")
+	}
 	switch k := cmd.Kind.(type) {
 	case *metapb.Command_Init:
 		return n.init(k.Init)

@@ -1,0 +1,186 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"petal/cluster/meta"
+	"petal/cluster/meta/metapb"
+)
+
+// DiskSpec describes a disk to be made.
+type DiskSpec struct {
+	Name      string
+	Size      uint64 // bytes
+	BlockSize int    // 512 or 4096
+	WriteBack bool
+	ReadOnly  bool
+	Target    string  // exports it; made if missing; empty: not exported
+	LUN       *uint16 // nil: the lowest that the target has never used
+}
+
+// CreateDisk makes a disk. It exists durably, and is exported, on return.
+func (n *Node) CreateDisk(ctx context.Context, spec DiskSpec) (*meta.Disk, error) {
+	id := newID()
+	cmd := &metapb.CreateDisk{Id: id[:], Name: spec.Name, Size: spec.Size, BlockSize: uint32(spec.BlockSize), WriteBack: spec.WriteBack,
+		ReadOnly: spec.ReadOnly, CreatedUnix: time.Now().Unix(), Target: spec.Target, AutoLun: spec.LUN == nil}
+	if spec.LUN != nil {
+		cmd.Lun = uint32(*spec.LUN)
+	}
+	s, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_CreateDisk{CreateDisk: cmd}})
+	if err != nil {
+		return nil, err
+	}
+	return s.DiskByID(id), nil
+}
+
+// newID returns a random UUID (RFC 9562 section 5.4).
+func newID() (id meta.ID) {
+	rand.Read(id[:])
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// DiskChange says what to change of a disk; nil fields stay.
+type DiskChange struct {
+	Size      *uint64
+	Shrink    bool // a smaller size is meant: what lies beyond it is lost
+	WriteBack *bool
+	ReadOnly  *bool
+}
+
+// UpdateDisk changes a disk. A disk that shrinks first loses the data beyond
+// its new end, so that growing again never shows it.
+func (n *Node) UpdateDisk(ctx context.Context, name string, c DiskChange) (*meta.Disk, error) {
+	if err := n.cutOff(ctx, name, c); err != nil {
+		return nil, err
+	}
+	s, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{
+		Name: name, Size: c.Size, WriteBack: c.WriteBack, ReadOnly: c.ReadOnly, AllowShrink: c.Shrink}}})
+	if err != nil {
+		return nil, err
+	}
+	return s.Disk(name), nil
+}
+
+// cutOff zeroes what a shrinking disk loses.
+func (n *Node) cutOff(ctx context.Context, name string, c DiskChange) error {
+	d := n.State().Disk(name)
+	if d == nil || c.Size == nil || *c.Size >= d.Size || !c.Shrink {
+		return nil
+	}
+	if err := meta.CheckSize(*c.Size, d.BlockSize); err != nil {
+		return err
+	}
+	v, err := n.Volume(d.ID)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	v.Zero(*c.Size, d.Size-*c.Size, true, func(err error) { done <- err })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// DeleteDisk takes a disk out of every target and frees its space in the
+// background, also across restarts. What was acknowledged on it is lost.
+func (n *Node) DeleteDisk(ctx context.Context, name string) error {
+	_, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_DeleteDisk{DeleteDisk: &metapb.DeleteDisk{Name: name}}})
+	return err
+}
+
+// CreateTarget makes a target without LUNs.
+func (n *Node) CreateTarget(ctx context.Context, name string) error {
+	_, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_CreateTarget{CreateTarget: &metapb.CreateTarget{Name: name}}})
+	return err
+}
+
+// DeleteTarget removes a target that has no LUNs.
+func (n *Node) DeleteTarget(ctx context.Context, name string) error {
+	_, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_DeleteTarget{DeleteTarget: &metapb.DeleteTarget{Name: name}}})
+	return err
+}
+
+// MapLUN exports a disk through a target. With lun nil the target's lowest
+// number never used is taken; it is returned.
+func (n *Node) MapLUN(ctx context.Context, target, disk string, lun *uint16) (uint16, error) {
+	cmd := &metapb.MapLun{Target: target, Disk: disk, Auto: lun == nil}
+	if lun != nil {
+		cmd.Number = uint32(*lun)
+	}
+	s, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_MapLun{MapLun: cmd}})
+	if err != nil {
+		return 0, err
+	}
+	if lun != nil {
+		return *lun, nil
+	}
+	id := s.Disk(disk).ID
+	for _, l := range s.Target(target).LUNs {
+		if l.Disk == id {
+			return l.Number, nil
+		}
+	}
+	panic("cluster: a LUN was mapped and is not there")
+}
+
+// UnmapLUN takes a LUN out of a target; the disk stays.
+func (n *Node) UnmapLUN(ctx context.Context, target string, lun uint16) error {
+	_, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_UnmapLun{UnmapLun: &metapb.UnmapLun{Target: target, Number: uint32(lun)}}})
+	return err
+}
+
+// SetACL sets the initiators that may log in to a target; none: all may.
+func (n *Node) SetACL(ctx context.Context, target string, initiators []string) error {
+	_, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_SetAcl{SetAcl: &metapb.SetAcl{Target: target, Acl: initiators}}})
+	return err
+}
+
+// Account is a CHAP account in the clear.
+type Account struct {
+	User, Secret             string
+	MutualUser, MutualSecret string
+}
+
+// SetCHAP sets the account of a target, or of discovery if target is empty.
+// The zero Account removes it. Secrets are stored sealed; their lengths are
+// the caller's to check.
+func (n *Node) SetCHAP(ctx context.Context, target string, a Account) error {
+	cmd := &metapb.SetChap{Target: target}
+	if a != (Account{}) {
+		cmd.Chap = &metapb.Chap{User: a.User, SealedSecret: n.seal.Seal(owner(target, "in"), []byte(a.Secret))}
+		if a.MutualUser != "" {
+			cmd.Chap.MutualUser, cmd.Chap.SealedMutualSecret = a.MutualUser, n.seal.Seal(owner(target, "out"), []byte(a.MutualSecret))
+		}
+	}
+	_, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_SetChap{SetChap: cmd}})
+	return err
+}
+
+// OpenCHAP returns the account of a target (empty: discovery) in the clear.
+func (n *Node) OpenCHAP(target string, c meta.CHAP) (Account, error) {
+	if !c.Enabled() {
+		return Account{}, nil
+	}
+	a := Account{User: c.User, MutualUser: c.MutualUser}
+	secret, err := n.seal.Open(owner(target, "in"), c.Secret)
+	if err != nil {
+		return Account{}, err
+	}
+	a.Secret = string(secret)
+	if c.MutualUser != "" {
+		if secret, err = n.seal.Open(owner(target, "out"), c.MutualSecret); err != nil {
+			return Account{}, err
+		}
+		a.MutualSecret = string(secret)
+	}
+	return a, nil
+}
+
+func owner(target, direction string) string { return "chap/" + direction + "/" + target }
