@@ -165,8 +165,8 @@ func TestNearest(t *testing.T) {
 	for _, c := range []struct{ name, want string }{
 		{"szie", "size"}, {"drain_timout", "drain_timeout"}, {"listn", "listen"}, {"zzz", ""}, {"", ""},
 	} {
-		if got := nearest(c.name, []string{"size", "drain_timeout", "listen"}); got != c.want {
-			t.Errorf("nearest(%q) = %q, want %q", c.name, got, c.want)
+		if got := Nearest(c.name, []string{"size", "drain_timeout", "listen"}); got != c.want {
+			t.Errorf("Nearest(%q) = %q, want %q", c.name, got, c.want)
 		}
 	}
 }

@@ -45,9 +45,9 @@ func keyLines(text string) map[string]int {
 	return lines
 }
 
-// nearest returns the candidate closest to name, or "" if none is close.
-func nearest(name string, candidates []string) string {
-	best, bestDistance := "", max(1, len(name)/3)+1
+// Nearest returns the candidate closest to name, or "" if none is close.
+func Nearest(name string, candidates []string) string {
+	best, bestDistance := "", min(max(1, len(name)/3)+1, len(name))
 	for _, c := range candidates {
 		if d := distance(name, c); d < bestDistance {
 			best, bestDistance = c, d

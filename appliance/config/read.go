@@ -98,7 +98,7 @@ func (r *reader) unknown(key, groupName string, value any) {
 		}
 	}
 	hint := "the keys here are " + strings.Join(same, ", ")
-	if near := nearest(name, same); near != "" {
+	if near := Nearest(name, same); near != "" {
 		hint = fmt.Sprintf("did you mean %q?", near)
 	} else if i := slices.IndexFunc(all, func(s string) bool { return strings.HasSuffix(s, "."+name) }); i >= 0 {
 		hint = fmt.Sprintf("did you mean %q?", all[i])

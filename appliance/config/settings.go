@@ -240,3 +240,7 @@ func kindOf(value any) string {
 	}
 	return "something else"
 }
+
+// CheckPortal checks an address to listen on, "host:port" with a numeric or
+// empty host.
+func CheckPortal(s string) error { return checkListen(s) }

@@ -1,0 +1,56 @@
+# Petal. `make` lists what it can do.
+
+SHELL       := /bin/bash
+export CGO_ENABLED := 0
+export GOFLAGS     := -mod=readonly
+
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS     := -s -w -X petal/appliance.Version=$(VERSION)
+FUZZTIME    ?= 10m
+SOAKTIME    ?= 1h
+BENCHTIME   ?= 10s
+RACE        ?= ./journal/... ./cluster/... ./target/... ./appliance/...
+
+.PHONY: help build demo test unit race integration bench soak fuzz lint deps clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: bin/petal ## the static binary bin/petal
+
+# go build decides what is up to date.
+.PHONY: bin/petal
+bin/petal:
+	@go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./appliance/cmd/petal
+
+demo: build ## one node with a disk at iscsi://127.0.0.1:3260/iqn.2026-11.petal:demo/0
+	@bin/petal demo
+
+test: deps lint unit race integration ## everything that CI runs
+
+deps: ## the Debian packages that the tests use (installs them when root)
+	@packaging/deps.sh
+
+unit: ## unit tests, with the dear invariants checked
+	go test -tags invariants $$(go list ./... | grep -v appliance/integration)
+
+race: ## unit tests of what runs concurrently, under the race detector
+	CGO_ENABLED=1 go test -race -short $$(go list $(RACE) | grep -v -e appliance/integration -e appliance/benchtab -e target/peers)
+
+integration: build ## bin/petal as real processes, with real initiators
+	PETAL_BIN=$(CURDIR)/bin/petal go test -count=1 -timeout 15m -v ./appliance/integration | grep -v -e '^=== ' -e '^    --- PASS'; exit $${PIPESTATUS[0]}
+
+bench: build ## petal beside tgtd and gotgt, alternating; BENCHTIME=10s a job
+	go run ./appliance/benchtab -petal bin/petal -time $(BENCHTIME)
+
+soak: build ## kill -9 under verified load, again and again; SOAKTIME=1h
+	PETAL_BIN=$(CURDIR)/bin/petal PETAL_SOAK=$(SOAKTIME) go test -count=1 -timeout 0 -v -run TestKillUnderLoad ./appliance/integration
+
+fuzz: ## every FuzzXxx for FUZZTIME=10m each
+	@packaging/fuzz.sh $(FUZZTIME)
+
+lint: ## gofmt, go vet, staticcheck (tools/go.mod) if it can be built
+	@packaging/lint.sh
+
+clean: ## remove what was built
+	rm -rf bin

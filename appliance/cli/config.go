@@ -1,0 +1,43 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/urfave/cli/v2"
+
+	"petal/appliance/config"
+)
+
+func (s streams) config() *cli.Command {
+	return group("config", "check petal.toml, or print an example", s.configCheck(), s.configExample())
+}
+
+func (s streams) configCheck() *cli.Command {
+	return s.command(spec{
+		name: "check", usage: "say what is wrong with a petal.toml", args: "[FILE]",
+		description: "FILE is " + config.DefaultFile + " unless given. Nothing but the file is looked at.",
+		flags:       []cli.Flag{jsonFlag},
+		run: func(c *call) error {
+			file := c.Args().First()
+			if file == "" {
+				file = config.DefaultFile
+			}
+			conf, err := config.Load(file)
+			if err != nil {
+				return err
+			}
+			return c.result(conf, func(w io.Writer) { fmt.Fprintf(w, "%s: ok\n", file) })
+		},
+	})
+}
+
+func (s streams) configExample() *cli.Command {
+	return s.command(spec{
+		name: "example", usage: "print a petal.toml with every key explained",
+		run: func(c *call) error {
+			_, err := io.WriteString(c.out, config.Example)
+			return err
+		},
+	})
+}

@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+
+	"petal/appliance"
+	"petal/appliance/config"
+)
+
+func (s streams) serve() *cli.Command {
+	return s.command(spec{
+		name: "serve", usage: "run a node",
+		description: `Runs until SIGTERM or SIGINT, then ends what is in flight and stops; a second
+signal stops at once (nothing acknowledged is lost either way). Logs go to
+standard error. With --dir instead of --config it is one node with all it has
+below DIR, listening on ` + config.DefaultPortal + ` unless --portal says otherwise.`,
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Usage: "`FILE`; see petal config example", DefaultText: config.DefaultFile},
+			&cli.StringFlag{Name: "dir", Usage: "no file: keep everything in `DIR`"},
+			&cli.StringFlag{Name: "portal", Usage: "with --dir: listen on `ADDRESS:PORT`"},
+		},
+		run: runServe,
+	})
+}
+
+func runServe(c *call) error {
+	conf, err := serveConfig(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := c.untilSignal()
+	defer cancel()
+	return appliance.Run(ctx, conf, c.err)
+}
+
+func serveConfig(c *call) (*config.Config, error) {
+	file, dir := c.String("config"), c.String("dir")
+	switch {
+	case file != "" && dir != "":
+		return nil, usageError{"petal serve: --config contradicts --dir", "leave one of them out"}
+	case c.IsSet("portal") && dir == "":
+		return nil, usageError{"petal serve: --portal goes with --dir", "portals of a configuration are in its [[portal]] tables"}
+	case dir == "" && file == "":
+		return config.Load(config.DefaultFile)
+	case dir == "":
+		return config.Load(file)
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	conf := config.Default(abs)
+	if portal := c.String("portal"); portal != "" {
+		if err := config.CheckPortal(portal); err != nil {
+			return nil, usageError{fmt.Sprintf("petal serve: --portal %s: %v", portal, err), `write ADDRESS:PORT, such as "0.0.0.0:3260"`}
+		}
+		conf.Portals[0].Listen = portal
+	}
+	return conf, nil
+}

@@ -1,0 +1,4 @@
+package appliance
+
+// Version is set at link time from `git describe` (see Makefile).
+var Version = "dev"
