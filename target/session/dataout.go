@@ -1,0 +1,157 @@
+package session
+
+import (
+	"petal/target/iscsi"
+	"petal/target/serial"
+)
+
+// dataOut takes a SCSI Data-Out PDU (RFC 7143, section 11.7). Data for a task
+// that is gone, or in answer to an R2T of one that was aborted, is thrown
+// away: it may have been on its way when the task ended.
+func (s *Session) dataOut(d iscsi.DataOut) error {
+	t := s.tasks.get(d.ITT())
+	if t == nil || t.aborted {
+		return s.receive(nil)
+	}
+	if d.TTT() == iscsi.ReservedTag {
+		return s.unsolicitedData(t, d)
+	}
+	if t.r2ts == 0 || t.r2t[0].ttt != d.TTT() {
+		for _, r := range t.r2t[:t.r2ts] {
+			if r.ttt == d.TTT() {
+				return protocolError("Data-Out for a later R2T, but DataSequenceInOrder=Yes (section 13.19)")
+			}
+		}
+		return s.receive(nil)
+	}
+	return s.solicitedData(t, d)
+}
+
+// unsolicitedData takes what comes without an R2T, up to FirstBurstLength.
+func (s *Session) unsolicitedData(t *task, d iscsi.DataOut) error {
+	n := s.in.DataLength()
+	if !t.unsolicited {
+		return protocolError("unsolicited data after the F bit (section 11.7.1)")
+	}
+	if err := checkSequence(d, t.dataSN, t.came); err != nil {
+		return err
+	}
+	if t.came+n > min(s.par.FirstBurst, t.expected) {
+		return protocolError("unsolicited data beyond FirstBurstLength or the expected length (section 13.14)")
+	}
+	t.dataSN++
+	if err := s.place(t, n); err != nil {
+		return err
+	}
+	if d.Final() {
+		t.unsolicited = false
+	}
+	s.advance(t)
+	return nil
+}
+
+// solicitedData takes what the oldest R2T has asked for.
+func (s *Session) solicitedData(t *task, d iscsi.DataOut) error {
+	n, r := s.in.DataLength(), &t.r2t[0]
+	if err := checkSequence(d, r.nextDataSN, t.came); err != nil {
+		return err
+	}
+	if end := t.came + n; end > r.end || d.Final() != (end == r.end) {
+		return protocolError("Data-Out sequence ends at %d, the R2T at %d (section 11.8)", end, r.end)
+	}
+	r.nextDataSN++
+	if d.Final() {
+		t.r2ts--
+		copy(t.r2t[:t.r2ts], t.r2t[1:])
+	}
+	if err := s.place(t, n); err != nil {
+		return err
+	}
+	s.advance(t)
+	return nil
+}
+
+// checkSequence checks a Data-Out PDU's place in its sequence: DataPDUInOrder
+// is always Yes here (section 13.18).
+func checkSequence(d iscsi.DataOut, dataSN serial.DataSN, offset int) error {
+	if d.DataSN() != dataSN {
+		return protocolError("DataSN %d, want %d (section 11.7.5)", d.DataSN(), dataSN)
+	}
+	if int(d.BufferOffset()) != offset {
+		return protocolError("buffer offset %d, want %d (section 11.7.6)", d.BufferOffset(), offset)
+	}
+	return nil
+}
+
+// place receives n bytes, the whole present data segment, into the memory that
+// was lent for t; what the command has no use for is thrown away. If t was
+// aborted meanwhile, it ends here.
+func (s *Session) place(t *task, n int) error {
+	if n == 0 {
+		return nil
+	}
+	t.filling = true
+	var err error
+	if t.phase == held {
+		at := len(t.kept)
+		t.kept = append(t.kept, make([]byte, n)...)
+		s.one1[0] = t.kept[at:]
+		err = s.receive(s.one1[:])
+	} else {
+		err = s.receive(s.pieces(&t.in, min(n, max(0, t.want-t.came))))
+	}
+	t.filling = false
+	t.came += n
+	s.bytesIn.Add(uint64(n))
+	if t.aborted && t.phase != running {
+		s.end(t)
+	}
+	return err
+}
+
+// pieces is the next n bytes of c as a vector, valid until it is called again.
+func (s *Session) pieces(c *cursor, n int) [][]byte {
+	clear(s.vec)
+	s.vec = s.vec[:0]
+	for n > 0 {
+		p := c.next(n)
+		s.vec = append(s.vec, p)
+		n -= len(p)
+	}
+	return s.vec
+}
+
+// solicit asks for the data that is still to come, in R2Ts of at most
+// MaxBurstLength, of which MaxOutstandingR2T may be outstanding.
+func (s *Session) solicit(t *task) {
+	if t.r2tSN == 0 {
+		t.asked = t.came
+	}
+	for t.r2ts < min(s.par.MaxOutstandingR2T, len(t.r2t)) && t.asked < t.want {
+		n := min(s.par.MaxBurst, t.want-t.asked)
+		ttt := s.newTTT()
+		r := s.out.begin(iscsi.OpR2T).R2T()
+		r.SetLUN(t.LUN)
+		r.SetITT(t.itt)
+		r.SetTTT(ttt)
+		s.stamp(r.Response, false)
+		r.SetR2TSN(t.r2tSN)
+		r.SetBufferOffset(uint32(t.asked))
+		r.SetDesiredLength(uint32(n))
+		s.out.filling.Append(r.BHS, nil, nil)
+		t.r2tSN++
+		t.reply++
+		t.asked += n
+		t.r2t[t.r2ts] = r2t{ttt: ttt, end: t.asked}
+		t.r2ts++
+	}
+}
+
+// newTTT makes a target transfer tag.
+func (s *Session) newTTT() uint32 {
+	s.nextTTT++
+	if s.nextTTT == iscsi.ReservedTag {
+		s.nextTTT = 1
+	}
+	return s.nextTTT
+}
