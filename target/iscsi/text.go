@@ -56,13 +56,14 @@ func parsePair(item []byte) (Pair, error) {
 	return Pair{Key: string(key), Value: string(value)}, nil
 }
 
-// keyCharacter reports whether c may be in a standard-label (section 6.1).
+// keyCharacter reports whether c may be in a standard-label (section 6.1), or is
+// the # of a registered extension (X#NodeArchitecture, RFC 4850).
 func keyCharacter(c byte) bool {
 	switch {
 	case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
 		return true
 	}
-	return c == '.' || c == '-' || c == '+' || c == '@' || c == '_'
+	return c == '#' || c == '.' || c == '-' || c == '+' || c == '@' || c == '_'
 }
 
 // Lookup finds a key's value.
