@@ -65,17 +65,21 @@ func (c *Command) drop() {
 	c.finish(scsi.StatusBusy)
 }
 
-// hold arranges for the command to run again soon, or says that its time is up.
-func (c *Command) hold() bool {
-	u := c.path.unit
-	now := u.cfg.Now()
+// mayHold says whether the command still has time to be tried again.
+func (c *Command) mayHold() bool {
+	now := c.path.unit.cfg.Now()
 	if c.began.IsZero() {
 		c.began = now
 	}
-	if now.Sub(c.began)+holdRetry > holdLimit {
+	return now.Sub(c.began)+holdRetry <= holdLimit
+}
+
+// hold arranges for the command to run again soon, or says that its time is up.
+func (c *Command) hold() bool {
+	if !c.mayHold() {
 		return false
 	}
-	u.cfg.AfterFunc(holdRetry, c.runAgain)
+	c.path.unit.cfg.AfterFunc(holdRetry, c.runAgain)
 	return true
 }
 

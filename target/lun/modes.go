@@ -1,6 +1,10 @@
 package lun
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"petal/target/scsi"
+)
 
 // modes is the mode parameters of a unit that can be changed. They are shared
 // by all I_T nexuses and are not saved.
@@ -14,3 +18,15 @@ const (
 func (m *modes) descriptorSense() bool { return m.bits.Load()&modeDescriptorSense != 0 }
 func (m *modes) softwareProtect() bool { return m.bits.Load()&modeSoftwareProtect != 0 }
 func (m *modes) reset()                { m.bits.Store(0) }
+
+// set takes over new values and says whether that changes anything.
+func (m *modes) set(v scsi.ModeValues) bool {
+	var bits uint32
+	if v.DescriptorSense {
+		bits |= modeDescriptorSense
+	}
+	if v.SoftwareProtect {
+		bits |= modeSoftwareProtect
+	}
+	return m.bits.Swap(bits) != bits
+}

@@ -1,0 +1,95 @@
+package lun
+
+import (
+	"context"
+
+	"petal/target/scsi"
+)
+
+// Commands that are made of several disk operations run on a goroutine of
+// their own and wait for each. These are their helpers.
+
+// pieceMax is the most that such a command holds of the medium at a time,
+// bytes.
+const pieceMax = 1 << 20
+
+// wait carries out one disk operation that may be repeated, and holds the
+// command while the data can't be reached. Between operations it obeys Abort.
+func (c *Command) wait(op func(done func(error))) error {
+	for {
+		if c.aborted.Load() {
+			return context.Canceled
+		}
+		ended := make(chan error, 1)
+		op(func(err error) { ended <- err })
+		err := <-ended
+		if err == nil {
+			return nil
+		}
+		if _, final := senseOf(err, c.path.unit.block); final || !c.pause() {
+			return err
+		}
+	}
+}
+
+// pause waits for holdRetry, or says that the command's time is up.
+func (c *Command) pause() bool {
+	u := c.path.unit
+	if !c.mayHold() {
+		return false
+	}
+	over := make(chan struct{})
+	u.cfg.AfterFunc(holdRetry, func() { close(over) })
+	<-over
+	return true
+}
+
+// read reads n bytes at off and hands the vectors to use.
+func (c *Command) read(off uint64, n int, use func(vec [][]byte)) error {
+	disk := c.path.unit.disk
+	return c.wait(func(done func(error)) {
+		disk.Read(off, n, func(vec [][]byte, loan any, err error) {
+			if err == nil {
+				use(vec)
+				disk.Release(loan)
+			}
+			done(err)
+		})
+	})
+}
+
+// write writes n bytes at off, which fill puts into the vectors.
+func (c *Command) write(off uint64, n int, fua bool, fill func(vec [][]byte)) error {
+	disk := c.path.unit.disk
+	return c.wait(func(done func(error)) {
+		vec, loan, err := disk.Reserve(off, n)
+		if err != nil {
+			done(err)
+			return
+		}
+		fill(vec)
+		disk.Write(loan, fua, done)
+	})
+}
+
+// end ends a command that ran on its own goroutine.
+func (c *Command) end(err error) {
+	if err != nil {
+		c.diskError(err, false)
+		return
+	}
+	c.finish(scsi.StatusGood)
+}
+
+// pieces calls f for the parts of n bytes at off, each at most size and inside
+// one aligned stretch of size bytes. at counts from the start of the range.
+func pieces(off, n, size uint64, f func(off uint64, n int, at uint64) error) error {
+	for at := uint64(0); at < n; {
+		k := min(n-at, size-(off+at)%size)
+		if err := f(off+at, int(k), at); err != nil {
+			return err
+		}
+		at += k
+	}
+	return nil
+}
