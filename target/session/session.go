@@ -168,6 +168,9 @@ func New(cfg Config) *Session {
 // s.AbortAll, so that neither can be made before the other.
 func (s *Session) SetNexus(n Nexus) { s.nexus = n }
 
+// SetObserver sets who is told of commands, before Serve.
+func (s *Session) SetObserver(o Observer) { s.cfg.Observer = o }
+
 // Serve runs the session until it has ended and none of its tasks can have an
 // effect any more. It returns nil after a logout, else why it ended.
 func (s *Session) Serve() error {
