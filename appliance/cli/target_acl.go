@@ -10,8 +10,8 @@ import (
 func (s streams) targetACL() *cli.Command {
 	return s.command(spec{
 		name: "acl", usage: "show or change which initiators may log in", args: "IQN",
-		description: `Without flags it shows the list. An empty list lets every initiator in. A
-session that is logged in already stays until it logs out or is killed.`,
+		description: `Without flags it shows the list. An empty list lets every initiator in.
+Sessions of initiators that are no longer allowed are ended.`,
 		flags: nodeFlags(
 			&cli.StringSliceFlag{Name: "add", Usage: "let `INITIATOR` in (may be repeated)"},
 			&cli.StringSliceFlag{Name: "remove", Usage: "take `INITIATOR` out (may be repeated)"},

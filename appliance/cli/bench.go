@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"petal/target/initiator"
+	"petal/target/initiator/load"
+)
+
+func (s streams) bench() *cli.Command {
+	return s.command(spec{
+		name: "bench", usage: "put load on iSCSI disks, measure them, or verify that they keep data", args: "URL...",
+		description: `THE DISKS ARE OVERWRITTEN, unless the mix is all reads (--read 100).
+
+URL is iscsi://[USER[%SECRET]@]HOST[:PORT]/TARGET/LUN, of any iSCSI target. With
+several, each job runs on one after the other, --rounds times, and the median
+ratio of the first to the others is printed. Jobs are all combinations of
+--block, --depth and --read.
+
+With --verify every 512 bytes carry a stamp, all reads are judged, and the whole
+region is read at the end. --state FILE keeps what was acknowledged, so that a
+later run can go on and prove that nothing was lost in between; --check proves it
+and writes nothing. Exit status 6 if anything is lost, torn, misplaced or made up.`,
+		flags: []cli.Flag{
+			&cli.StringFlag{Name: "block", Usage: "`SIZES` of one command, separated by commas", Value: "4KiB"},
+			&cli.StringFlag{Name: "depth", Usage: "commands in flight in each session: `NUMBERS` separated by commas", Value: "32"},
+			&cli.StringFlag{Name: "read", Usage: "`PERCENTAGES` of reads, separated by commas", Value: "70"},
+			&cli.IntFlag{Name: "unmap", Usage: "`PERCENT` of the rest are UNMAPs"},
+			&cli.BoolFlag{Name: "sequential", Usage: "go through the disk in order instead of at random"},
+			&cli.IntFlag{Name: "sessions", Usage: "`N` sessions at a time", Value: 1},
+			&cli.DurationFlag{Name: "time", Usage: "measure each job for `TIME`", Value: 10 * time.Second},
+			&cli.DurationFlag{Name: "warmup", Usage: "run each job for `TIME` before"},
+			&cli.IntFlag{Name: "rounds", Usage: "go through all jobs and disks `N` times", Value: 1},
+			&cli.StringFlag{Name: "offset", Usage: "leave the first `SIZE` alone", Value: "0"},
+			&cli.StringFlag{Name: "size", Usage: "use only `SIZE` from there", DefaultText: "to the end of the disk", Value: "0"},
+			&cli.BoolFlag{Name: "fill", Usage: "write the whole region once before the first job"},
+			&cli.BoolFlag{Name: "verify", Usage: "stamp, and judge what is read"},
+			&cli.StringFlag{Name: "state", Usage: "go on from `FILE`, and keep in it what was acknowledged (implies --verify)"},
+			&cli.BoolFlag{Name: "check", Usage: "only judge the disk against --state"},
+			&cli.BoolFlag{Name: "new", Usage: "the disk is new: what was not written must be zero"},
+			&cli.DurationFlag{Name: "reconnect", Usage: "try for `TIME` to get a lost connection again", Value: 30 * time.Second},
+			&cli.Uint64Flag{Name: "seed", Usage: "`SEED` of offsets, mix and content", DefaultText: "random"},
+			&cli.StringFlag{Name: "initiator", Usage: "log in as `IQN`"},
+			&cli.StringFlag{Name: "user", Usage: "CHAP `USER`"},
+			&cli.StringFlag{Name: "secret-file", Usage: "`FILE` with the CHAP secret; - for standard input"},
+			&cli.BoolFlag{Name: "digests", Usage: "ask for header and data digests"},
+			&cli.StringFlag{Name: "pids", Usage: "`PIDS` of the servers, one for each URL, separated by commas: their CPU time is measured"},
+			&cli.BoolFlag{Name: "quiet", Usage: "no progress line"},
+			jsonFlag,
+		},
+		run: runBench,
+	})
+}
+
+func runBench(c *call) error {
+	conf, err := benchConfig(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := c.untilSignal()
+	defer cancel()
+	r, err := load.Run(ctx, conf)
+	if !c.Bool("quiet") {
+		fmt.Fprintln(c.err) // ends the progress line
+	}
+	if err != nil {
+		return hinted{err, "is the target up? `petal status` tells of petal's; `petal bench --help` explains the flags"}
+	}
+	if err := c.result(r, func(w io.Writer) { r.WriteTable(w) }); err != nil {
+		return err
+	}
+	if r.Verified != nil && len(r.Verified.Findings) > 0 {
+		return hinted{fmt.Errorf("%w: %d findings", errDamage, len(r.Verified.Findings)), "do not use the disk; keep its bricks and the state file, they are the evidence"}
+	}
+	if !r.OK() {
+		return hinted{errors.New("I/O errors were seen"), "they are listed above; the target's log says more"}
+	}
+	return nil
+}
+
+// benchConfig turns flags into what to do.
+func benchConfig(c *call) (conf load.Config, err error) {
+	conf = load.Config{
+		URLs: c.Args().Slice(), Rounds: c.Int("rounds"), Time: c.Duration("time"), Warmup: c.Duration("warmup"), Seed: c.Uint64("seed"),
+		Fill: c.Bool("fill"), Verify: c.Bool("verify"), VerifyState: c.String("state"), CheckOnly: c.Bool("check"), ExpectZeros: c.Bool("new"),
+		Reconnect: c.Duration("reconnect"),
+		Options:   initiator.Options{Name: c.String("initiator"), User: c.String("user"), HeaderDigest: c.Bool("digests"), DataDigest: c.Bool("digests")},
+	}
+	for _, u := range conf.URLs {
+		if _, err := initiator.ParseURL(u); err != nil {
+			return conf, usageError{"petal bench: " + err.Error(), `a disk of petal demo is iscsi://127.0.0.1:3260/` + demoTarget + `/0`}
+		}
+	}
+	if !c.Bool("quiet") {
+		conf.Progress = c.err
+	}
+	if c.String("secret-file") != "" {
+		if conf.Options.Secret, err = c.readSecret("secret-file"); err != nil {
+			return conf, err
+		}
+	}
+	if conf.PIDs, err = numbers(c, "pids"); err != nil {
+		return conf, err
+	}
+	for _, x := range []struct {
+		flag string
+		to   *int64
+	}{{"offset", &conf.Offset}, {"size", &conf.Size}} {
+		n, err := sizeOf("petal bench", "--"+x.flag, c.String(x.flag))
+		if err != nil {
+			return conf, err
+		}
+		*x.to = int64(n)
+	}
+	conf.Jobs, err = benchJobs(c)
+	return conf, err
+}
+
+// benchJobs makes a job of each combination.
+func benchJobs(c *call) (jobs []load.Job, err error) {
+	depths, err := numbers(c, "depth")
+	if err != nil {
+		return nil, err
+	}
+	reads, err := numbers(c, "read")
+	if err != nil {
+		return nil, err
+	}
+	for _, text := range strings.Split(c.String("block"), ",") {
+		block, err := sizeOf("petal bench", "--block", text)
+		if err != nil {
+			return nil, err
+		}
+		for _, depth := range depths {
+			for _, read := range reads {
+				jobs = append(jobs, load.Job{BlockSize: int(block), Depth: depth, Sessions: c.Int("sessions"), ReadPercent: read,
+					UnmapPercent: c.Int("unmap"), Sequential: c.Bool("sequential")})
+			}
+		}
+	}
+	return jobs, nil
+}
+
+// numbers reads a flag with numbers separated by commas.
+func numbers(c *call, flag string) (list []int, err error) {
+	if c.String(flag) == "" {
+		return nil, nil
+	}
+	for _, text := range strings.Split(c.String(flag), ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil {
+			return nil, usageError{fmt.Sprintf("%s: --%s %q", c.Command.HelpName, flag, c.String(flag)), "write numbers separated by commas"}
+		}
+		list = append(list, n)
+	}
+	return list, nil
+}

@@ -1,0 +1,75 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"petal/appliance/api"
+	"petal/cluster"
+	"petal/cluster/meta"
+)
+
+// Status says how the node is.
+func (a *appliance) Status(context.Context) (api.Status, error) {
+	state, n := a.node.State(), a.node.Status()
+	out := api.Status{
+		Node: a.conf.Node.Name, Version: Version, State: "ok", ClusterID: uuid(state.ClusterID()), Incarnation: n.Incarnation,
+		PID: os.Getpid(), Started: a.started, RecoveryMS: float64(a.recovery.Microseconds()) / 1000,
+		Portals: []api.Portal{}, Bricks: []api.Brick{}, Problems: a.exports.Problems(),
+		Cache: api.Cache{Used: n.Cache.Used, Budget: n.Cache.Budget, Hits: n.Cache.Hits, Misses: n.Cache.Misses},
+		Disks: len(state.Disks()), Targets: len(state.Targets()), Sessions: len(a.server.Sessions()),
+	}
+	for _, p := range a.conf.Portals {
+		out.Portals = append(out.Portals, api.Portal{Listen: p.Listen, Group: p.Group})
+	}
+	for _, b := range n.Bricks {
+		out.Bricks = append(out.Bricks, describeBrick(b))
+		out.Problems = append(out.Problems, brickProblems(b)...)
+	}
+	if len(out.Problems) > 0 {
+		out.State = "degraded"
+	} else {
+		out.Problems = []string{}
+	}
+	select {
+	case <-a.draining:
+		out.State = "draining"
+	default:
+	}
+	return out, nil
+}
+
+func describeBrick(b cluster.BrickStatus) api.Brick {
+	out := api.Brick{Path: b.Path, State: "ok", Direct: b.Direct, Used: b.Used, Available: b.Available, Total: b.Total,
+		JournalUsed: b.JournalUsed, JournalCapacity: b.JournalCapacity, ChecksumErrors: b.ChecksumErrors}
+	if b.Failed != nil {
+		out.State, out.Error = "failed", b.Failed.Error()
+	}
+	return out
+}
+
+// brickProblems lists what an operator should look at.
+func brickProblems(b cluster.BrickStatus) (out []string) {
+	if b.Failed != nil {
+		out = append(out, fmt.Sprintf("brick %s has failed and serves nothing: %v", b.Path, b.Failed))
+	}
+	if b.ChecksumErrors > 0 {
+		out = append(out, fmt.Sprintf("brick %s: %d blocks failed their checksum; `petal brick check` (node stopped) lists them", b.Path, b.ChecksumErrors))
+	}
+	if b.Total > 0 && b.Available < b.Total/50 {
+		out = append(out, fmt.Sprintf("brick %s is full: writes to new places fail, all else goes on", b.Path))
+	}
+	return out
+}
+
+// diskUsage is the space that each disk occupies, in bytes.
+func (a *appliance) diskUsage() map[meta.ID]uint64 {
+	used := map[meta.ID]uint64{}
+	for _, d := range a.node.State().Disks() {
+		if v, err := a.node.Volume(d.ID); err == nil {
+			used[d.ID], _, _, _ = v.Usage()
+		}
+	}
+	return used
+}
