@@ -29,7 +29,8 @@ type Result struct {
 	CID            uint16
 	User           string // as whom the initiator authenticated itself; empty without CHAP
 	// Reinstates says that a session of the same nexus existed when the login
-	// began (section 6.3.5): it ends before the last response is sent.
+	// began (section 6.3.5): it ends before the last response is sent. One may
+	// also have come since, from a login that ran beside this one.
 	Reinstates bool
 	CmdSN      serial.CmdSN  // of the first command: ExpCmdSN
 	StatSN     serial.StatSN // of the next response
@@ -163,6 +164,9 @@ func (m *Machine) Step(h *iscsi.BHS, data []byte) Output {
 func (m *Machine) admissible(l iscsi.LoginRequest, data []byte) *refusal {
 	m.rounds++
 	m.bytes += len(data)
+	if m.rounds == 1 {
+		m.first = *l.BHS
+	}
 	switch {
 	case l.Opcode() != iscsi.OpLoginRequest:
 		return refuse(iscsi.LoginInvalidRequest, "%v in the login phase", l.Opcode())
@@ -171,9 +175,7 @@ func (m *Machine) admissible(l iscsi.LoginRequest, data []byte) *refusal {
 	case m.rounds > iscsi.LoginRequests || m.bytes > iscsi.LoginBytes:
 		return refuse(iscsi.LoginInitiatorError, "login of more than %d requests or %d bytes", iscsi.LoginRequests, iscsi.LoginBytes)
 	}
-	if m.rounds == 1 {
-		m.first = *l.BHS
-	} else if f := m.first.LoginRequest(); l.ISID() != f.ISID() || l.TSIH() != f.TSIH() || l.CID() != f.CID() || l.VersionMax() != f.VersionMax() {
+	if f := m.first.LoginRequest(); l.ISID() != f.ISID() || l.TSIH() != f.TSIH() || l.CID() != f.CID() || l.VersionMax() != f.VersionMax() {
 		return refuse(iscsi.LoginInitiatorError, "ISID, TSIH, CID or version changed during login")
 	}
 	if no := m.stageFits(l); no != nil {

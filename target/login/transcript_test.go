@@ -31,6 +31,7 @@ var rewrite = flag.Bool("rewrite", false, "rewrite the transcripts in testdata w
 //	target [status=0x0203] [redirect=A] [tpg=N] [alias=A] [chap=USER:SECRET] [mutual=USER:SECRET] [algorithms=5,6]
 //	        what the Authority admits from now on; a new login begins
 //	session cid=N tsih=N   exists for whoever logs in; a new login begins
+//	new                    a new login begins
 //	full                   no TSIH is free
 //	norandom               the random source fails
 //	login [T] [C] csg=N nsg=N [tsih=N] [cid=N] [cmdsn=N] [vmin=N] [op=N]
@@ -159,6 +160,9 @@ func (s *stage) play(block []string) string {
 		return ""
 	case "session":
 		s.cid, s.tsih = uint16(num(args["cid"])), uint16(num(args["tsih"]))
+		s.restart()
+		return ""
+	case "new":
 		s.restart()
 		return ""
 	case "full":
