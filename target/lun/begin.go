@@ -158,17 +158,11 @@ func (n *Nexus) Run(c *Command) {
 	}
 }
 
-// Abort asks a command between Run and Done to end soon. Done is called all
-// the same.
-func (n *Nexus) Abort(c *Command) {
-	c.aborted.Store(true)
-	if c.path == nil || c.loan == nil {
-		return
-	}
-	if d, ok := c.path.unit.disk.(Canceler); ok {
-		d.Cancel(c.loan)
-	}
-}
+// Abort asks a command between Run and Done to end soon: one that is held, or
+// made of several steps, goes no further. Done is called all the same, and
+// until then what is under way may still take effect. Safe to call at any time
+// from Begin to Finish, from any goroutine.
+func (n *Nexus) Abort(c *Command) { c.aborted.Store(true) }
 
 // Finish gives back what was lent to a command: after its response has been
 // sent, or after it was aborted (after Done, or instead of Run).

@@ -98,13 +98,6 @@ type MediumError interface {
 	BadRange() (off, n uint64)
 }
 
-// Canceler is a Disk that can end commands early. Cancel asks that every
-// asynchronous call in flight that got this done-context tag ends soon; each
-// still ends with its done. Optional.
-type Canceler interface {
-	Cancel(loan any)
-}
-
 // Reservations is where a logical unit keeps its persistent reservations: a
 // versioned value that is agreed upon by the whole cluster and survives every
 // restart. What is inside is the device server's business (package lun encodes
