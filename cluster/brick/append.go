@@ -1,0 +1,302 @@
+package brick
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"syscall"
+
+	"petal/cluster/slab"
+	"petal/journal"
+	"petal/placement"
+)
+
+// Kind says what a Record does to its blocks.
+type Kind uint8
+
+const (
+	Write Kind = iota // they hold what Buf holds
+	Zero              // they read as zeros; the space is given back where it can be
+)
+
+// OpID names a command of an initiator, wherever it is resent (R12).
+type OpID struct {
+	Coordinator uint32 // server whose session got the command
+	Incarnation uint32 // of that server
+	Number      uint64
+}
+
+// Record is one ordered write inside one chunk. It is made by the head of the
+// chunk's bucket, goes through Append and Commit, and may then be reused.
+//
+//	        Append                  Done(nil)             Commit
+//	idle ------------> under way ------------> prepared ------------> committed
+//	                       |                  durable here            readable
+//	                       '---- Done(err): the brick has failed
+//
+// A lazy record (write-back) may be committed before Done.
+type Record struct {
+	journal.Record
+
+	Kind     Kind
+	Key      placement.Key
+	Mask     placement.Mask                   // blocks, at least one
+	Buf      *slab.Buf                        // Write: the blocks of Mask one after another; not written to until Done
+	Sum      [placement.BlocksPerChunk]uint32 // Write: CRC32C of the blocks of Mask, in order
+	Ver, Seq uint64
+	Bucket   placement.Bucket
+	Op       OpID
+	Excluded uint64 // members of the link that are out of date and lack this record (R8)
+
+	// Done is called once for each record that Append took: it is durable here,
+	// or the brick has failed. It is called from another goroutine than Append's
+	// (from Step in a Manual brick) and must not block. It may call Commit.
+	Done func(*Record, error)
+
+	// Owner is the caller's.
+	Owner any
+
+	b     *Brick
+	p     *pend
+	parts atomic.Int32 // of journal record and extent: how many are not done
+	err   atomic.Pointer[error]
+	enc   [headMax]byte
+	vec   [1][]byte
+}
+
+// valid reports whether the record makes sense.
+func (r *Record) valid() bool {
+	k := r.Key
+	if r.Mask == 0 || k.Family == 0 || k.Node == 0 || k.Chunk > maxChunk || r.Bucket >= placement.Buckets || r.Done == nil {
+		return false
+	}
+	n := bits.OnesCount16(uint16(r.Mask)) * placement.BlockSize
+	return r.Kind == Zero || r.Kind == Write && r.Buf != nil && r.Buf.Len() == n
+}
+
+// Append takes a record to make it durable, invisible still; Done tells. It
+// takes its own reference to Buf. Records that overlap must be appended in the
+// order of (Ver, Seq), one after another; others from any goroutine at the same
+// time. It does not wait for the disk, except to look up the map and to claim
+// space from the file system when space is nearly gone.
+//
+// An error means that the record was not taken and never happened: exactly
+// syscall.ENOSPC if it would have allocated and there is no space, exactly
+// syscall.EINVAL if it is malformed, else why the brick has failed.
+func (b *Brick) Append(r *Record) error {
+	if err := b.Failed(); err != nil {
+		return err
+	}
+	if !r.valid() {
+		return syscall.EINVAL
+	}
+	p := b.pends.get()
+	p.key, p.mask, p.born, p.typ = r.Key, r.Mask, b.now(), typeZero
+	if r.Kind == Write {
+		p.typ = typeWrite
+		p.setSums(r.Sum[:bits.OnesCount16(uint16(r.Mask))])
+	}
+	if err := b.admit(p); err != nil {
+		b.pends.put(p)
+		return err
+	}
+	if r.Kind == Write {
+		b.pending.hold(p, r.Buf)
+	}
+	b.send(r, p)
+	return nil
+}
+
+// send hands the record to the journal and, if it has one, its extent to a
+// writer.
+func (b *Brick) send(r *Record, p *pend) {
+	h := head{
+		Type: p.typ, Mask: r.Mask, Key: r.Key, Bucket: r.Bucket, Ver: r.Ver, Seq: r.Seq, Op: r.Op, Excluded: r.Excluded,
+		Committed: journal.LSN(b.order.committed.Load()), Settled: journal.LSN(b.order.settled.Load()),
+	}
+	r.b, r.p = b, p
+	r.Record.Data, r.Record.CRC = nil, nil
+	r.err.Store(nil)
+	r.parts.Store(1)
+	switch p.typ {
+	case typeExtent:
+		h.Target, h.Sum = p.ext, r.Sum
+		r.parts.Store(2)
+	case typeWrite:
+		r.vec[0] = r.Buf.Bytes()
+		r.Record.Data, r.Record.CRC = r.vec[:], p.sums()
+	}
+	r.Record.Head = h.append(r.enc[:0])
+	if r.Record.Done == nil {
+		r.Record.Done = r.journalled
+	}
+	if p.typ == typeExtent {
+		b.writes.push(r)
+	} else {
+		p.state.Store(stateSettled)
+	}
+	b.journal.Append(&r.Record)
+}
+
+// tightExtents is the slack below which the map is asked whether a write
+// allocates at all; above it every write is taken to.
+const tightExtents = 1024
+
+// admit sets space aside for the record, so that once acknowledged it can
+// always reach its home, and enters it into the pending index as prepared.
+func (b *Brick) admit(p *pend) error {
+	tight := b.alloc.slack() < tightExtents
+	if tight {
+		b.kickDestage() // its end gives promises back that were not needed
+	}
+	s := b.pending.shard(p.key)
+	s.mu.Lock()
+	c := s.get(p.key)
+	c.prepared++ // from here on the chunk stays, and with it what it was promised
+	if p.typ == typeZero || !tight && b.admitPlenty(p, c) {
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.Unlock()
+	promised, err := b.admitTight(p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case p.typ == typeExtent:
+		c.fulls++
+	case promised && c.reserved:
+		b.alloc.unreserve(1)
+	case promised:
+		c.reserved = true
+	}
+	if err != nil && !c.reserved && c.fulls == 0 {
+		c.prepared--
+		if c.idle() {
+			delete(s.chunks, p.key)
+		}
+		return err
+	}
+	return nil
+}
+
+// admitPlenty takes or promises an extent without waiting for anything. The
+// shard's lock is held.
+func (b *Brick) admitPlenty(p *pend, c *pchunk) bool {
+	if p.mask == placement.Full {
+		e, ok := b.alloc.take(false)
+		if ok {
+			p.typ, p.ext = typeExtent, e
+			c.fulls++
+		}
+		return ok
+	}
+	if c.reserved || c.fulls > 0 {
+		return true
+	}
+	c.reserved = b.alloc.try(1)
+	return c.reserved
+}
+
+// admitTight looks before it allocates: the map knows whether the chunk has an
+// extent to be overwritten in place, and more space may be had from the file
+// system. It may wait for the disk; no lock is held.
+func (b *Brick) admitTight(p *pend) (promised bool, err error) {
+	var e entry
+	if err := b.pmap.lookup(p.key, &e); err != nil {
+		return false, err
+	}
+	if e.Kind == kindExtent {
+		return false, nil
+	}
+	if err := b.alloc.reserve(1); err != nil {
+		return false, err
+	}
+	if p.mask == placement.Full {
+		if x, ok := b.alloc.take(true); ok {
+			p.typ, p.ext = typeExtent, x
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// journalled is the journal's Done.
+func (r *Record) journalled(_ *journal.Record, err error) {
+	b, p := r.b, r.p
+	if err != nil {
+		b.fail(err)
+		r.part(err)
+		return
+	}
+	p.pos = r.Position
+	b.note(p, stateDurable, r.LSN)
+	r.part(nil)
+}
+
+// writeExtent writes the data of an extent-write.
+func (b *Brick) writeExtent(r *Record) {
+	p := r.p
+	d := b.alloc.file(p.ext)
+	if _, err := d.dsync.WriteAt(p.buf.Bytes(), int64(p.ext%extentsPerFile)*extentSize); err != nil {
+		b.fail(err)
+		r.part(err)
+		return
+	}
+	b.stats.extentWrites.Add(1)
+	b.note(p, stateSettled, 0)
+	r.part(nil)
+}
+
+// part ends one of the parts of a record, and with the last one the record.
+func (r *Record) part(err error) {
+	if err != nil {
+		r.err.CompareAndSwap(nil, &err)
+	}
+	if r.parts.Add(-1) != 0 {
+		return
+	}
+	if e := r.err.Load(); e != nil {
+		r.Done(r, *e)
+		return
+	}
+	r.Done(r, nil)
+}
+
+// Commit makes the record readable. Records of one bucket are committed in the
+// order of (Ver, Seq), each once, after Append returned; before Done only if the
+// record is Lazy. It does not block.
+func (b *Brick) Commit(r *Record) {
+	p := r.p
+	s := b.pending.shard(p.key)
+	s.mu.Lock()
+	c := s.get(p.key)
+	p.older = c.newest
+	c.newest = p
+	c.prepared--
+	if b.o.Cache != nil { // inside the lock, so that readers see both or neither
+		if p.typ == typeZero {
+			b.o.Cache.Put(p.key, p.mask, b.o.Pool.Zero())
+		} else {
+			b.o.Cache.Put(p.key, p.mask, p.buf)
+		}
+	}
+	s.mu.Unlock()
+	b.note(p, stateCommitted, 0)
+}
+
+// note adds flags to a record's state and, once it is ready, lets go of memory
+// that is not needed any more: an extent is read from its home, and a block
+// from the journal if too many are waiting.
+func (b *Brick) note(p *pend, flags uint32, lsn journal.LSN) {
+	ready := b.order.mark(p, flags, lsn)
+	b.wakeFlushes()
+	if !ready {
+		return
+	}
+	if p.typ != typeExtent && b.pending.bytes.Load() <= b.o.PendingBytes {
+		return
+	}
+	s := b.pending.shard(p.key)
+	s.mu.Lock()
+	b.pending.drop(p)
+	s.mu.Unlock()
+}

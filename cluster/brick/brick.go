@@ -1,0 +1,337 @@
+package brick
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	pebblefs "github.com/cockroachdb/pebble/v2/vfs"
+
+	"petal/cluster/cache"
+	"petal/cluster/slab"
+	"petal/journal"
+	"petal/journal/vfs"
+	"petal/placement"
+)
+
+// Options of a brick. FS, Pool and, with a real MapFS, Path are required.
+type Options struct {
+	FS    vfs.FS      // the brick's directory
+	MapFS pebblefs.FS // where the map is; nil: the real file system
+	Path  string      // the brick's directory as MapFS names it; the map is in Path/map
+	Pool  *slab.Pool
+	Cache *cache.Cache // nil: none
+
+	JournalBytes  int64 // default 1 GiB
+	SegmentBytes  int64 // default 64 MiB
+	CapacityBytes int64 // most that extents may take; 0: what the file system has, less a reserve of 2 %
+	PendingBytes  int64 // memory for committed data on its way home, default 64 MiB; beyond it, it is read back from the journal
+	Readers       int   // default 32: 64 suit NVMe, 8 a hard disk
+	Writers       int   // extent-writes under way, default 16
+
+	DestageAge time.Duration // how long a committed record may wait, default 2 s
+
+	Cluster [16]byte // expected cluster; zero: any
+	Server  uint32   // expected server; zero: any
+
+	// HoldPrepared leaves records that are not known to be committed to the
+	// caller (Recovery.Prepared). Otherwise Open commits them: right for the
+	// only member of a link.
+	HoldPrepared bool
+
+	// Manual runs no goroutine: the owner calls Step. For simulation.
+	Manual bool
+	Now    func() time.Time // default time.Now
+
+	// OnFail is called once when the brick fails, from any goroutine; it must
+	// not block or call the brick.
+	OnFail func(error)
+	Log    *slog.Logger
+}
+
+func (o *Options) setDefaults() {
+	def := func(v *int64, d int64) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&o.JournalBytes, 1<<30)
+	def(&o.SegmentBytes, 64<<20)
+	def(&o.PendingBytes, 64<<20)
+	if o.Readers == 0 {
+		o.Readers = 32
+	}
+	if o.Writers == 0 {
+		o.Writers = 16
+	}
+	if o.DestageAge == 0 {
+		o.DestageAge = 2 * time.Second
+	}
+	if o.MapFS == nil {
+		o.MapFS = pebblefs.Default
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Brick is an open brick. All methods may be called from any goroutine; each
+// says what order it needs.
+type Brick struct {
+	o       Options
+	lock    interface{ Close() error }
+	journal *journal.Journal
+	pmap    *pmap
+	alloc   allocator
+	pending pending
+	order   order
+	pends   pends
+
+	id        Identity
+	superMu   sync.Mutex
+	superFile vfs.File
+	super     *Super
+
+	reads      queue[*ReadOp]
+	writes     queue[*Record]
+	prefetches sync.Pool
+	destager   destager
+
+	flushMu    sync.Mutex
+	flushes    []flushWait
+	flushWaits atomic.Int64
+
+	usageMu sync.Mutex
+	usage   map[placement.Family]int64 // extents
+
+	failure atomic.Pointer[error]
+	closed  atomic.Bool
+	stop    chan struct{}
+	wg      sync.WaitGroup
+	stats   counters
+}
+
+type counters struct {
+	reads, extentWrites, homeWrites, homeBlocks, batches, mapFlushes atomic.Uint64
+	mediumErrors, badBlocks, lostBlocks                              atomic.Uint64
+}
+
+// Create makes a new, empty brick in a directory that holds none. It is
+// durable on return.
+func Create(o Options, id Identity) error {
+	o.setDefaults()
+	if id.Cluster == [16]byte{} || id.Brick == [16]byte{} || id.Server == 0 {
+		return errors.New("brick: an identity needs a cluster, a brick and a server")
+	}
+	lock, err := o.FS.Lock("lock")
+	if err != nil {
+		return fmt.Errorf("brick: %w", err)
+	}
+	defer lock.Close()
+	if _, _, err := readSuper(o.FS, o.Pool); !errors.Is(err, ErrMissing) {
+		if err == nil {
+			err = &FormatError{ErrForeign, "super", "there is a brick already", "use it, or wipe the directory first"}
+		}
+		return err
+	}
+	// The superblock comes last: a directory without one is no brick yet, and
+	// Create may be called again after a crash.
+	if err := o.makeParts(id); err != nil {
+		return err
+	}
+	f, err := o.FS.Create(superName+".new", vfs.Direct)
+	if err != nil {
+		return fmt.Errorf("brick: %w", err)
+	}
+	s := &Super{Identity: id, Sequence: 1, Links: map[LinkID]LinkMark{}}
+	if err := errors.Join(writeSuper(f, o.Pool, s), f.Close()); err != nil {
+		return err
+	}
+	if err := errors.Join(o.FS.Rename(superName+".new", superName), o.FS.SyncDir(".")); err != nil {
+		return fmt.Errorf("brick: %w", err)
+	}
+	return nil
+}
+
+// makeParts makes the directories, the map and the journal, after clearing
+// away what an interrupted Create left.
+func (o *Options) makeParts(id Identity) error {
+	if err := o.clearParts(); err != nil {
+		return fmt.Errorf("brick: %w", err)
+	}
+	for _, dir := range []string{"data", "journal"} {
+		if err := o.FS.MkdirAll(dir); err != nil {
+			return fmt.Errorf("brick: %w", err)
+		}
+	}
+	m, err := openMap(o.MapFS, o.mapDir(), false, o.Log)
+	if err != nil {
+		return err
+	}
+	if err := m.close(); err != nil {
+		return fmt.Errorf("brick: map: %w", err)
+	}
+	jo := o.journalOptions(id.Brick)
+	jo.Create = true
+	j, _, err := journal.Open(jo)
+	if err != nil {
+		return fmt.Errorf("brick: %w", err)
+	}
+	return j.Close()
+}
+
+func (o *Options) clearParts() error {
+	if err := o.MapFS.RemoveAll(o.mapDir()); err != nil {
+		return err
+	}
+	for _, dir := range []string{"data", "journal"} {
+		names, err := o.FS.List(dir)
+		if err != nil {
+			continue // not there
+		}
+		for _, n := range names {
+			if err := o.FS.Remove(dir + "/" + n); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := o.FS.Stat(superName + ".new"); err == nil {
+		return o.FS.Remove(superName + ".new")
+	}
+	return nil
+}
+
+func (o *Options) mapDir() string { return o.MapFS.PathJoin(o.Path, "map") }
+
+func (o *Options) journalOptions(uuid [16]byte) journal.Options {
+	return journal.Options{FS: o.FS, Dir: "journal", UUID: uuid, Segment: o.SegmentBytes, Capacity: o.JournalBytes, Manual: o.Manual}
+}
+
+func (b *Brick) now() int64 { return b.o.Now().UnixNano() }
+
+// start runs the brick's goroutines.
+func (b *Brick) start() {
+	if b.o.Manual {
+		return
+	}
+	run := func(n int, f func()) {
+		for range n {
+			b.wg.Add(1)
+			go func() { defer b.wg.Done(); f() }()
+		}
+	}
+	run(b.o.Readers, func() {
+		for op, ok := b.reads.pop(true); ok; op, ok = b.reads.pop(true) {
+			b.runRead(op)
+		}
+	})
+	run(b.o.Writers, func() {
+		for r, ok := b.writes.pop(true); ok; r, ok = b.writes.pop(true) {
+			b.writeExtent(r)
+		}
+	})
+	run(1, b.destageLoop)
+}
+
+// Step does one piece of work that is waiting, in a Manual brick, and reports
+// whether there was any: a group of the journal, an extent-write, a read.
+// Destage is apart: StepDestage.
+func (b *Brick) Step() bool {
+	if r, ok := b.writes.pop(false); ok {
+		b.writeExtent(r)
+		return true
+	}
+	if op, ok := b.reads.pop(false); ok {
+		b.runRead(op)
+		return true
+	}
+	return b.journal.Commit()
+}
+
+// Failed returns why the brick has failed, ErrClosed after Close, else nil. A
+// brick that has failed stays so until the process ends.
+func (b *Brick) Failed() error {
+	if e := b.failure.Load(); e != nil {
+		return *e
+	}
+	return nil
+}
+
+// fail ends the brick's service for good: after a failed write or sync nobody
+// knows what the disk holds, and asking again would only get a wrong answer.
+func (b *Brick) fail(cause error) {
+	err := fmt.Errorf("%w: %w", ErrFailed, cause)
+	if !b.failure.CompareAndSwap(nil, &err) {
+		return
+	}
+	b.o.Log.Error("brick failed", "brick", fmt.Sprintf("%x", b.id.Brick), "cause", cause)
+	b.failFlushes(err)
+	if b.o.OnFail != nil {
+		b.o.OnFail(err)
+	}
+}
+
+// Close stops the brick: what is journalled is destaged as far as it is
+// committed, and the map is flushed, so that the next open is quick. The
+// caller has no Append or Read under way. A failed brick is only let go.
+func (b *Brick) Close() error {
+	if !b.closed.CompareAndSwap(false, true) {
+		return ErrClosed
+	}
+	close(b.stop)
+	b.reads.close()
+	b.writes.close()
+	b.wg.Wait()
+	var err error
+	if b.Failed() == nil {
+		err = b.drain()
+	}
+	closed := error(ErrClosed)
+	b.failure.CompareAndSwap(nil, &closed)
+	return errors.Join(err, b.journal.Close(), b.pmap.close(), b.closeFiles())
+}
+
+func (b *Brick) closeFiles() error {
+	var err error
+	for _, d := range b.alloc.files {
+		err = errors.Join(err, d.close())
+	}
+	return errors.Join(err, b.superFile.Close(), b.lock.Close())
+}
+
+// Super returns a copy of the superblock.
+func (b *Brick) Super() *Super {
+	b.superMu.Lock()
+	defer b.superMu.Unlock()
+	return b.super.clone()
+}
+
+// UpdateSuper changes the superblock, durably on return. f must not call the
+// brick; what it returns as error is returned and nothing is changed.
+func (b *Brick) UpdateSuper(f func(*Super) error) error {
+	b.superMu.Lock()
+	defer b.superMu.Unlock()
+	if err := b.Failed(); err != nil {
+		return err
+	}
+	s := b.super.clone()
+	if err := f(s); err != nil {
+		return err
+	}
+	s.Sequence++
+	if err := s.check(); err != nil {
+		return err
+	}
+	if err := writeSuper(b.superFile, b.o.Pool, s); err != nil {
+		b.fail(err)
+		return err
+	}
+	b.super = s
+	return nil
+}

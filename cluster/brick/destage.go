@@ -1,0 +1,606 @@
+package brick
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"petal/cluster/slab"
+	"petal/journal"
+	"petal/placement"
+)
+
+// Destage takes committed records home, in batches:
+//
+//  1. choose: records that are ready and old enough, all of a chunk together
+//  2. plan: per chunk, fold the records over the map entry; blocks that were
+//     overwritten meanwhile cost nothing
+//  3. write the blocks home, sorted and merged
+//  4. sync the data files that were written
+//  5. one Pebble batch: entries and the applied mark
+//  6. drop the records from the pending index; put freed extents to rest
+//
+// and now and then: flush the map, then let the resting extents go and trim the
+// journal. A crash
+//
+//	before 4   home blocks may be torn, the map still has their old checksums;
+//	           the records are in the journal and are read from there
+//	before 5 is flushed
+//	           home blocks are new, the map is old: the same
+//	later      nothing is lost; records above the mark are replayed, which
+//	           changes nothing
+//
+// So the map never names data that is not on the disk, an extent is never
+// reused while a crash could bring back an entry that names it, and no record
+// is trimmed before the map that replaces it is durable.
+type destager struct {
+	kick    chan struct{}
+	batch   []*chunkPlan
+	writes  []homeWrite
+	vec     [][]byte
+	flushed journal.LSN // the applied mark of the last map flush
+	flushAt time.Time
+	value   []byte
+}
+
+// Limits of a batch, and of the time between two flushes of the map.
+const (
+	batchRecords     = 4096
+	batchBytes       = 16 << 20
+	writeBytesMax    = 1 << 20
+	writePartsMax    = 256
+	mapFlushInterval = 30 * time.Second
+	destageTick      = 100 * time.Millisecond
+)
+
+// chunkPlan is what a batch does to one chunk.
+type chunkPlan struct {
+	key     placement.Key
+	records []*pend // oldest first
+	was, is entry
+	src     [placement.BlocksPerChunk]source
+	freed   []restingExtent
+	temp    []*slab.Buf
+	lost    placement.Mask // unreadable in the journal
+}
+
+// source is where the data of a block to be written home comes from.
+type source struct {
+	rec  *pend
+	rank int
+	buf  *slab.Buf // a reference, or nil: in the journal
+}
+
+// homeWrite is one block on its way home.
+type homeWrite struct {
+	to   slot
+	data []byte
+}
+
+func (b *Brick) kickDestage() {
+	select {
+	case b.destager.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (b *Brick) destageLoop() {
+	tick := time.NewTicker(destageTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-b.stop:
+			return
+		case <-tick.C:
+		case <-b.destager.kick:
+		}
+		if b.Failed() != nil {
+			return
+		}
+		if err := b.destageRound(); err != nil {
+			b.fail(err)
+			return
+		}
+	}
+}
+
+// destageRound destages what is due, backs space ahead of need, and flushes the
+// map if that is due.
+func (b *Brick) destageRound() error {
+	for {
+		n, err := b.destageBatch(b.now() - b.dueAge().Nanoseconds())
+		if err != nil {
+			return err
+		}
+		if b.mapFlushDue() {
+			if err := b.flushMap(); err != nil {
+				return err
+			}
+		}
+		if n == 0 || b.stopping() {
+			break
+		}
+	}
+	return b.alloc.ahead()
+}
+
+func (b *Brick) stopping() bool {
+	select {
+	case <-b.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// dueAge is how old a record must be to be destaged: the fuller the journal or
+// the memory, the younger.
+func (b *Brick) dueAge() time.Duration {
+	used, capacity := b.journal.Fill()
+	switch {
+	case used >= capacity/4*3 || b.pending.bytes.Load() > b.o.PendingBytes || b.alloc.slack() < tightExtents:
+		return 0
+	case used >= capacity/2:
+		return b.o.DestageAge / 8
+	}
+	return b.o.DestageAge
+}
+
+// mapFlushDue: the journal needs room, freed extents are wanted, or the last
+// flush is long ago.
+func (b *Brick) mapFlushDue() bool {
+	d := &b.destager
+	resting := b.alloc.restingCount()
+	if journal.LSN(b.order.applied.Load()) == d.flushed && resting == 0 {
+		return false
+	}
+	used, capacity := b.journal.Fill()
+	return used >= capacity/2 || resting > 0 && b.alloc.slack() < 2*tightExtents ||
+		resting > stepExtents || b.o.Now().Sub(d.flushAt) >= mapFlushInterval
+}
+
+// flushMap makes the map durable, then gives up what only a crash could have
+// needed.
+func (b *Brick) flushMap() error {
+	d := &b.destager
+	resting := b.alloc.restingCount()
+	applied := journal.LSN(b.order.applied.Load())
+	if err := b.pmap.db.Flush(); err != nil {
+		return fmt.Errorf("brick: map: %w", err)
+	}
+	b.stats.mapFlushes.Add(1)
+	d.flushed, d.flushAt = applied, b.o.Now()
+	if err := b.alloc.release(resting); err != nil {
+		return err
+	}
+	b.journal.Trim(applied + 1)
+	return nil
+}
+
+// StepDestage destages one batch of records that are at least so old, in a
+// Manual brick, and reports whether there were any.
+func (b *Brick) StepDestage(age time.Duration) bool {
+	if b.Failed() != nil {
+		return false
+	}
+	n, err := b.destageBatch(b.now() - age.Nanoseconds())
+	if err != nil {
+		b.fail(err)
+	}
+	return n > 0 && err == nil
+}
+
+// StepFlushMap flushes the map of a Manual brick and trims the journal.
+func (b *Brick) StepFlushMap() error {
+	if err := b.Failed(); err != nil {
+		return err
+	}
+	err := b.flushMap()
+	if err != nil {
+		b.fail(err)
+	}
+	return err
+}
+
+// drain destages everything that is committed and flushes the map.
+func (b *Brick) drain() error {
+	for {
+		n, err := b.destageBatch(1<<63 - 1)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return b.flushMap()
+		}
+	}
+}
+
+// destageBatch takes home records born up to a time and returns how many.
+func (b *Brick) destageBatch(born int64) (n int, err error) {
+	d := &b.destager
+	drop := b.chooseChunks(born)
+	if drop != nil && len(d.batch) == 0 {
+		return 1, b.destageDrop(drop)
+	}
+	if len(d.batch) == 0 {
+		return 0, nil
+	}
+	defer func() {
+		for _, p := range d.batch {
+			p.release()
+		}
+		clear(d.batch)
+		d.batch = d.batch[:0]
+		clear(d.writes)
+		d.writes = d.writes[:0]
+	}()
+	for _, p := range d.batch {
+		n += len(p.records)
+		if err := b.plan(p); err != nil {
+			return 0, err
+		}
+	}
+	if err := b.writeHome(); err != nil {
+		return 0, err
+	}
+	if err := b.applyBatch(); err != nil {
+		return 0, err
+	}
+	b.stats.batches.Add(1)
+	return n, nil
+}
+
+// chooseChunks fills the batch with the chunks of the oldest ready records, up
+// to the first record that drops a family, which it returns.
+func (b *Brick) chooseChunks(born int64) (drop *pend) {
+	d := &b.destager
+	seen := map[placement.Key]bool{}
+	var keys []placement.Key
+	records, bytes := 0, 0
+	b.order.ready(func(p *pend) bool {
+		if p.typ == typeDrop {
+			drop = p
+			return false
+		}
+		if p.born > born || records >= batchRecords || bytes >= batchBytes {
+			return false
+		}
+		records++
+		if p.typ == typeWrite {
+			bytes += len(p.sums()) * placement.BlockSize
+		}
+		if !seen[p.key] {
+			seen[p.key] = true
+			keys = append(keys, p.key)
+		}
+		return true
+	})
+	for _, k := range keys {
+		s := b.pending.shard(k)
+		s.mu.Lock()
+		s.moves++
+		p := &chunkPlan{key: k, records: s.chunks[k].collect(nil)}
+		p.fold()
+		s.mu.Unlock()
+		if len(p.records) > 0 { // none, if an older one is not ready yet
+			d.batch = append(d.batch, p)
+		}
+	}
+	return drop
+}
+
+// fold works out which record each block's data comes from. The shard's lock is
+// held.
+func (p *chunkPlan) fold() {
+	for _, r := range p.records {
+		for i := range p.src {
+			if r.mask>>i&1 == 0 {
+				continue
+			}
+			if p.src[i] = (source{}); r.typ == typeWrite {
+				p.src[i] = source{rec: r, rank: rank(r.mask, i)}
+			}
+		}
+	}
+	for i := range p.src {
+		if s := &p.src[i]; s.rec != nil && s.rec.buf != nil {
+			s.buf = s.rec.buf.Retain()
+		}
+	}
+}
+
+func (p *chunkPlan) release() {
+	for i := range p.src {
+		if p.src[i].buf != nil {
+			p.src[i].buf.Release()
+		}
+	}
+	for _, t := range p.temp {
+		t.Release()
+	}
+}
+
+// plan works out the chunk's new entry and queues the writes of its blocks.
+func (b *Brick) plan(p *chunkPlan) error {
+	if err := b.pmap.lookup(p.key, &p.was); err != nil {
+		return err
+	}
+	p.is = p.was
+	for _, r := range p.records {
+		p.apply(r)
+	}
+	var dirty placement.Mask
+	for i := range p.src {
+		if p.src[i].rec != nil {
+			dirty |= 1 << i
+		}
+	}
+	if err := b.settlePlace(p, dirty); err != nil {
+		return err
+	}
+	return b.queueWrites(p, dirty)
+}
+
+// apply changes the entry as one record says, all but where blocks lie.
+func (p *chunkPlan) apply(r *pend) {
+	e := &p.is
+	e.Missing &^= r.mask
+	switch r.typ {
+	case typeZero:
+		e.Valid &^= r.mask
+		e.Zero |= r.mask
+		return
+	case typeExtent:
+		if p.is.Kind == kindExtent && p.is.Extent != p.was.Extent {
+			p.freed = append(p.freed, restingExtent{p.is.Extent, false}) // of an earlier extent-write
+		}
+		e.Kind, e.Extent = kindExtent, r.ext
+	}
+	e.Valid |= r.mask
+	e.Zero &^= r.mask
+	for i, k := 0, 0; i < len(e.Sum); i++ {
+		if r.mask>>i&1 != 0 {
+			e.Sum[i] = r.sums()[k]
+			k++
+		}
+	}
+}
+
+// settlePlace decides where the chunk's blocks lie from now on.
+func (b *Brick) settlePlace(p *chunkPlan, dirty placement.Mask) error {
+	e := &p.is
+	wasExtent := p.was.Kind == kindExtent
+	if e.Valid == 0 {
+		if e.Kind == kindExtent && !(wasExtent && p.was.Extent == e.Extent) {
+			p.freed = append(p.freed, restingExtent{e.Extent, true})
+		}
+		e.Kind, e.Extent = kindZero, 0
+		if root(p.key.Node) {
+			e.Zero = 0 // nothing to hide
+		}
+	} else if e.Kind != kindExtent {
+		x, err := b.takePromised(p.key)
+		if err != nil {
+			return err
+		}
+		e.Kind, e.Extent = kindExtent, x
+	}
+	if wasExtent && (e.Kind != kindExtent || e.Extent != p.was.Extent) {
+		p.freed = append(p.freed, restingExtent{p.was.Extent, e.Kind == kindZero})
+	}
+	return nil
+}
+
+// root reports whether a node of the epoch tree has no ancestor.
+func root(n placement.Node) bool { return n == 1 }
+
+// takePromised takes an extent that was promised to the chunk, flushing the
+// map if all that are free still rest.
+func (b *Brick) takePromised(k placement.Key) (uint64, error) {
+	s := b.pending.shard(k)
+	s.mu.Lock()
+	promised := false
+	if c := s.chunks[k]; c != nil {
+		promised, c.reserved = c.reserved, false
+	}
+	s.mu.Unlock()
+	for try := 0; ; try++ {
+		if x, ok := b.alloc.take(promised); ok {
+			return x, nil
+		}
+		if try == 1 {
+			return 0, fmt.Errorf("brick: no extent for family %d chunk %d (promised: %v)", k.Family, k.Chunk, promised)
+		}
+		if err := b.flushMap(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// queueWrites queues the home writes of the dirty blocks.
+func (b *Brick) queueWrites(p *chunkPlan, dirty placement.Mask) error {
+	d := &b.destager
+	for i := 0; i < placement.BlocksPerChunk; i++ {
+		if dirty>>i&1 == 0 {
+			continue
+		}
+		s := &p.src[i]
+		if s.buf != nil {
+			d.writes = append(d.writes, homeWrite{p.is.place(i), block(s.buf.Bytes(), s.rank)})
+			continue
+		}
+		n := 1
+		for i+n < placement.BlocksPerChunk && p.src[i+n].buf == nil && p.src[i+n].rec == s.rec && p.src[i+n].rank == s.rank+n {
+			n++
+		}
+		b.readBack(p, i, n)
+		i += n - 1
+	}
+	return nil
+}
+
+// readBack reads n blocks from block i on from the journal and queues them. A
+// block that rotted there is lost: its home is left alone, and since the new
+// entry has the checksum that it should have, reading it is a medium error and
+// never old data.
+func (b *Brick) readBack(p *chunkPlan, i, n int) {
+	t := b.o.Pool.Get(n * placement.BlockSize)
+	p.temp = append(p.temp, t)
+	var at places
+	s := &p.src[i]
+	for k := range n {
+		at[i+k] = place{kind: inJournal, pos: s.rec.pos, rank: s.rank + k, sum: s.rec.sums()[s.rank+k]}
+	}
+	bad, err := b.fetch(&at, i, n, t.Bytes())
+	for k := range n {
+		if bad>>(i+k)&1 == 0 {
+			b.destager.writes = append(b.destager.writes, homeWrite{p.is.place(i + k), block(t.Bytes(), k)})
+			continue
+		}
+		b.stats.lostBlocks.Add(1)
+		b.o.Log.Error("block lost in the journal before it reached its home", "key", fmt.Sprint(p.key), "block", i+k, "lsn", s.rec.lsn, "cause", err)
+	}
+}
+
+// writeHome writes the queued blocks, sorted and merged, and syncs.
+func (b *Brick) writeHome() error {
+	d := &b.destager
+	slices.SortFunc(d.writes, func(x, y homeWrite) int {
+		if x.to < y.to {
+			return -1
+		}
+		return 1
+	})
+	var dirty []*dataFile
+	for w := d.writes; len(w) > 0; {
+		f := b.alloc.file(w[0].to.extent())
+		n := 1
+		for n < len(w) && n < writePartsMax && w[n].to == w[n-1].to+1 && w[n].to.extent()%extentsPerFile >= w[0].to.extent()%extentsPerFile {
+			n++
+		}
+		if err := d.write(f, w[:n]); err != nil {
+			return fmt.Errorf("brick: write %s: %w", dataName(f.index), err)
+		}
+		b.stats.homeWrites.Add(1)
+		b.stats.homeBlocks.Add(uint64(n))
+		if len(dirty) == 0 || dirty[len(dirty)-1] != f {
+			dirty = append(dirty, f)
+		}
+		w = w[n:]
+	}
+	for _, f := range dirty {
+		if err := f.plain.Sync(); err != nil {
+			return fmt.Errorf("brick: sync %s: %w", dataName(f.index), err)
+		}
+	}
+	return nil
+}
+
+// write writes adjacent blocks with one request.
+func (d *destager) write(f *dataFile, w []homeWrite) error {
+	d.vec = d.vec[:0]
+	for _, x := range w {
+		if n := len(d.vec); n > 0 {
+			last := d.vec[n-1]
+			if cap(last) >= len(last)+len(x.data) && &last[:len(last)+1][len(last)] == &x.data[0] {
+				d.vec[n-1] = last[:len(last)+len(x.data)]
+				continue
+			}
+		}
+		d.vec = append(d.vec, x.data)
+	}
+	_, err := f.plain.WriteVec(d.vec, int64(w[0].to.offset()%fileBytes))
+	clear(d.vec)
+	return err
+}
+
+// applyBatch enters the batch into the map and takes its records out of the
+// pending index, in this order: a reader that misses a record in the index
+// finds its effect in the map.
+func (b *Brick) applyBatch() error {
+	d := &b.destager
+	batch := b.pmap.db.NewBatch()
+	defer batch.Close()
+	var key [keySize]byte
+	done := make([]*pend, 0, batchRecords)
+	for _, p := range d.batch {
+		done = append(done, p.records...)
+		k := appendKey(key[:0], p.key)
+		if p.is.empty() {
+			if p.was.empty() {
+				continue
+			}
+			if err := batch.Delete(k, nil); err != nil {
+				return err
+			}
+			continue
+		}
+		d.value = p.is.append(d.value[:0])
+		if err := batch.Set(k, d.value, nil); err != nil {
+			return err
+		}
+	}
+	if err := setApplied(batch, b.order.finish(done)); err != nil {
+		return err
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("brick: map: %w", err)
+	}
+	for _, p := range d.batch {
+		b.pmap.hot.set(p.key, &p.is)
+		b.finishChunk(p)
+	}
+	return nil
+}
+
+// finishChunk drops a plan's records and settles what the chunk was promised.
+func (b *Brick) finishChunk(p *chunkPlan) {
+	b.use(p.key.Family, p.is.extents()-p.was.extents())
+	for _, f := range p.freed {
+		b.alloc.rest(f.extent, f.punch)
+	}
+	s := b.pending.shard(p.key)
+	s.mu.Lock()
+	c := s.chunks[p.key]
+	gone := b.pending.remove(c, len(p.records))
+	switch {
+	case c.idle():
+		if c.reserved {
+			b.alloc.unreserve(1)
+		}
+		delete(s.chunks, p.key)
+	case p.is.Kind != kindExtent && len(p.freed) > 0 && !c.reserved:
+		// A later record was admitted because the chunk had an extent. It has
+		// been freed: so promise it another in its place.
+		c.reserved = true
+		b.alloc.force(1)
+	}
+	s.mu.Unlock()
+	for gone != nil {
+		next := gone.older
+		b.pends.put(gone)
+		gone = next
+	}
+}
+
+// extents is what the entry takes of the extent area.
+func (e *entry) extents() int64 {
+	if e.Kind == kindExtent {
+		return 1
+	}
+	return 0
+}
+
+func (b *Brick) use(f placement.Family, extents int64) {
+	if extents == 0 {
+		return
+	}
+	b.usageMu.Lock()
+	b.usage[f] += extents
+	if b.usage[f] == 0 {
+		delete(b.usage, f)
+	}
+	b.usageMu.Unlock()
+}
