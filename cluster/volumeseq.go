@@ -1,0 +1,120 @@
+package cluster
+
+import (
+	"sync"
+
+	"petal/cluster/brick"
+)
+
+// bucketQueue numbers the records of a bucket without gaps and commits them in
+// that order, whatever the order in which they become durable (DESIGN A.1, R3).
+//
+//	Append ->  [ 7 durable ]  [ 8 ]  [ 9 durable ]
+//	             committed            waits for 8
+//
+// Records that conflict are never in it together: the block locks see to that.
+type bucketQueue struct {
+	mu          sync.Mutex
+	seq         uint64 // of the last record appended
+	first, last *piece
+	draining    bool // someone commits; it will see what becomes ready meanwhile
+}
+
+// A piece is appending until Append has returned or Done was called, whichever
+// is first; Done tells by that whether it runs inside Append, where the queue
+// is locked.
+const (
+	pieceAppending = iota
+	pieceQueued
+	pieceDoneEarly
+)
+
+// append gives p's record its number and hands it to the brick. A record that
+// the brick refuses at once leaves no gap.
+func (c *coordinator) append(p *piece) {
+	r := &p.rec
+	q := &c.buckets[r.Bucket]
+	lazy := r.Lazy
+	p.phase.Store(pieceAppending)
+	p.ready, p.next, p.err = false, nil, nil
+
+	q.mu.Lock()
+	r.Ver, r.Seq = c.incarnation, q.seq+1
+	if lazy {
+		p.v.lazy.Add(1)
+	}
+	c.brick.Append(r)
+	early := !p.phase.CompareAndSwap(pieceAppending, pieceQueued)
+	if early && p.doneErr != nil {
+		q.mu.Unlock()
+		if lazy {
+			p.v.lazy.Add(-1)
+		}
+		p.fail(p.doneErr)
+		return
+	}
+	q.seq++
+	if q.last == nil {
+		q.first = p
+	} else {
+		q.last.next = p
+	}
+	q.last = p
+	p.ready = early || lazy // a lazy record is committed before it is durable
+	ready := p.ready
+	q.mu.Unlock()
+
+	if ready {
+		c.drain(q)
+	}
+	if early {
+		p.stored(nil)
+	}
+}
+
+// durable is the Done of a piece's record.
+func (p *piece) durable(r *brick.Record, err error) {
+	p.doneErr = err
+	if p.phase.CompareAndSwap(pieceAppending, pieceDoneEarly) {
+		return // append goes on from here
+	}
+	c := p.v.c
+	q := &c.buckets[r.Bucket]
+	q.mu.Lock()
+	if !p.ready {
+		p.ready, p.err = true, err
+	}
+	q.mu.Unlock()
+	c.drain(q)
+	p.stored(err)
+}
+
+// drain commits what is ready at the front of the queue. Only one goroutine
+// does so at a time, without the lock, so that what it calls may append again.
+func (c *coordinator) drain(q *bucketQueue) {
+	q.mu.Lock()
+	if q.draining {
+		q.mu.Unlock()
+		return
+	}
+	q.draining = true
+	for q.first != nil && q.first.ready {
+		p := q.first
+		if q.first = p.next; q.first == nil {
+			q.last = nil
+		}
+		q.mu.Unlock()
+		if p.err == nil {
+			c.brick.Commit(&p.rec)
+		}
+		p.settled(p.err)
+		q.mu.Lock()
+	}
+	q.draining = false
+	q.mu.Unlock()
+}
+
+// opID makes the identity of a command.
+func (c *coordinator) opID() brick.OpID {
+	return brick.OpID{Coordinator: c.server, Incarnation: uint32(c.incarnation), Number: c.number.Add(1)}
+}

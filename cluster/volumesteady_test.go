@@ -1,0 +1,59 @@
+package cluster
+
+import (
+	"testing"
+
+	"petal/cluster/brick"
+	"petal/placement"
+)
+
+// steadyBrick answers at once and allocates nothing, so that what is measured
+// is the Volume: every read is of one lent block run, every write vanishes.
+type steadyBrick struct{ *fakeBrick }
+
+func (s *steadyBrick) Append(r *brick.Record) { r.Done(r, nil) }
+func (s *steadyBrick) Commit(*brick.Record)   {}
+func (s *steadyBrick) Read(op *brick.ReadOp) {
+	op.Data, op.Err = op.Data[:0], nil
+	op.Data.Add(s.pool.Zero(), op.First*placement.BlockSize, op.Count*placement.BlockSize)
+	op.Done(op)
+}
+func (s *steadyBrick) Prefetch(placement.Family, []placement.Node, placement.Chunk) {}
+
+func BenchmarkVolume(b *testing.B) {
+	for _, x := range []struct {
+		name string
+		n    int
+		op   func(v *Volume, off uint64, n int, loan *any, got func([][]byte, any, error), wrote func(error))
+	}{
+		{"read4k", 4096, readOnce}, {"read64k", 65536, readOnce}, {"read1m", 1 << 20, readOnce},
+		{"write4k", 4096, writeOnce}, {"write64k", 65536, writeOnce}, {"write512", 512, writeOnce},
+	} {
+		b.Run(x.name, func(b *testing.B) {
+			f := newFake(b)
+			v := volumeOver(&steadyBrick{f}, f.pool, 1<<40, 512, false)
+			b.ReportAllocs()
+			b.SetBytes(int64(x.n))
+			b.RunParallel(func(pb *testing.PB) {
+				var loan any
+				got := func(_ [][]byte, l any, _ error) { loan = l }
+				wrote := func(error) {}
+				off := uint64(0)
+				for pb.Next() {
+					x.op(v, off, x.n, &loan, got, wrote)
+					off = (off + 7919*65536) % (1 << 39)
+				}
+			})
+		})
+	}
+}
+
+func readOnce(v *Volume, off uint64, n int, loan *any, got func([][]byte, any, error), _ func(error)) {
+	v.Read(off, n, got)
+	v.Release(*loan)
+}
+
+func writeOnce(v *Volume, off uint64, n int, _ *any, _ func([][]byte, any, error), wrote func(error)) {
+	_, loan, _ := v.Reserve(off, n)
+	v.Write(loan, false, wrote)
+}
