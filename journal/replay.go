@@ -15,16 +15,19 @@ type Entry struct {
 	LSN      LSN
 	Position Position
 	Head     []byte   // valid during the call
-	CRC      []uint32 // valid during the call; Open checked the data against it
+	CRC      []uint32 // valid during the call; Open checked the data against it, see Rotten
 	Blocks   int      // data blocks; read them with ReadBlocks
+	// Rotten: the head is sound, but some of the data does not match CRC any more.
+	// The record is one of Recovery.Rotten: its effect is known, its content not.
+	Rotten bool
 }
 
-// Replay calls f for each record from an LSN on, as Open found them, in order,
-// without the rotten ones. It stops at the first error of f and returns it. It
+// Replay calls f for each record from an LSN on, as Open found them, in order.
+// Of the rotten ones it gives those whose head is sound, marked. It stops at the first error of f and returns it. It
 // may be called again, but not at the same time as Append or Trim, nor after
 // either. A record that has become unreadable since Open is an error.
 func (j *Journal) Replay(from LSN, f func(Entry) error) error {
-	w := newWindow()
+	w := newWindow(j.sizeMax())
 	var e Entry
 	for i := range j.groups {
 		g := &j.groups[i]
@@ -44,9 +47,10 @@ func (j *Journal) Replay(from LSN, f func(Entry) error) error {
 		}
 		view.Frames(func(lsn uint64, block int, fr record.Frame) bool {
 			e.LSN = LSN(lsn)
-			if e.LSN < max(from, g.from) || e.LSN >= g.to || j.isRotten(e.LSN) {
+			if e.LSN < max(from, g.from) || e.LSN >= g.to {
 				return true
 			}
+			e.Rotten = j.isRotten(e.LSN)
 			e.Position = Position{Segment: g.seg.slot, Block: g.block + uint32(block)}
 			e.Head, e.Blocks, e.CRC = fr.Head(), fr.Blocks(), e.CRC[:0]
 			for i := range fr.Blocks() {
@@ -62,7 +66,8 @@ func (j *Journal) Replay(from LSN, f func(Entry) error) error {
 	return nil
 }
 
-// isRotten reports whether a record is in one of the rotten ranges.
+// isRotten reports whether a record is in one of the rotten ranges. One that has a
+// frame is there for its data.
 func (j *Journal) isRotten(x LSN) bool {
 	i := sort.Search(len(j.rotten), func(i int) bool { return j.rotten[i].To >= x })
 	return i < len(j.rotten) && j.rotten[i].From <= x

@@ -63,7 +63,7 @@ func (j *Journal) scanAll() ([]*scan, error) {
 	var wg sync.WaitGroup
 	for range min(scanReaders, len(scans), max(2, runtime.GOMAXPROCS(0))) {
 		wg.Go(func() {
-			w := newWindow()
+			w := newWindow(j.sizeMax())
 			for i := int(turn.Add(1)) - 1; i < len(scans); i = int(turn.Add(1)) - 1 {
 				w.reset(scans[i].seg.file)
 				errs[i] = scans[i].read(w, j.opts.UUID)
@@ -81,6 +81,17 @@ func (j *Journal) scanAll() ([]*scan, error) {
 		return compare(a.seg.slot, b.seg.slot)
 	})
 	return scans, nil
+}
+
+// sizeMax is the size of the largest segment there is.
+func (j *Journal) sizeMax() int64 {
+	n := int64(segmentMin)
+	for i := range j.slots {
+		if s := j.slots[i].Load(); s != nil {
+			n = max(n, s.size)
+		}
+	}
+	return (n + BlockSize - 1) / BlockSize * BlockSize
 }
 
 func compare[T uint32 | uint64](a, b T) int {
@@ -240,7 +251,10 @@ type window struct {
 	unreadable []uint32
 }
 
-func newWindow() *window { return &window{buf: vfs.AlignedBuffer(windowBytes)} }
+// newWindow returns a window for segments of a size.
+func newWindow(segment int64) *window {
+	return &window{buf: vfs.AlignedBuffer(int(min(windowBytes, segment)))}
+}
 
 func (w *window) reset(file vfs.File) { *w = window{file: file, buf: w.buf} }
 

@@ -1,0 +1,175 @@
+package journal
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"petal/journal/vfs"
+)
+
+// life runs a Manual journal on a crashing disk and remembers what was promised.
+// Test record n has LSN n in the life that wrote it; a record that was cut and
+// whose LSN is used again gets another content, so that a dead one shows.
+type life struct {
+	t       *testing.T
+	opts    Options
+	j       *Journal
+	rng     *rand.Rand
+	content map[LSN]uint64 // what is expected at an LSN
+	serial  uint64         // of contents
+	acked   LSN
+	issued  LSN
+	trimmed LSN
+}
+
+func newLife(t *testing.T, m *vfs.Memory, seed uint64) *life {
+	o := small(m)
+	o.Capacity = 5 * o.Segment
+	o.Manual, o.Create = true, true
+	l := &life{t: t, opts: o, rng: rand.New(rand.NewPCG(seed, 1)), content: map[LSN]uint64{}, trimmed: 1}
+	return l
+}
+
+// step does one random thing.
+func (l *life) step() {
+	switch n := l.rng.IntN(10); {
+	case n < 5:
+		l.append()
+	case n < 9:
+		l.j.Commit()
+	default:
+		if l.acked > 0 {
+			below := 1 + LSN(l.rng.Uint64N(uint64(l.acked)+1))
+			if l.rng.IntN(2) == 0 {
+				below = l.acked // let segments go round
+			}
+			l.j.Trim(below)
+			l.trimmed = max(l.trimmed, below)
+		}
+	}
+}
+
+func (l *life) append() {
+	l.serial++
+	r := fill(new(Record), l.serial)
+	r.Lazy = l.rng.IntN(4) == 0
+	serial := l.serial
+	r.Done = func(r *Record, err error) {
+		if err != nil {
+			return // the disk was stopped
+		}
+		if r.LSN != l.acked+1 {
+			l.t.Errorf("Done of %d after %d", r.LSN, l.acked)
+		}
+		l.acked = r.LSN
+	}
+	// Known before Append returns, because a crash may look at it.
+	l.issued = l.j.Next()
+	l.content[l.issued] = serial
+	l.j.Append(r)
+}
+
+// promise is what holds at the moment of a crash.
+type promise struct {
+	acked, issued, trimmed LSN
+	content                map[LSN]uint64
+}
+
+func (l *life) promise() promise {
+	c := make(map[LSN]uint64, len(l.content))
+	for k, v := range l.content {
+		c[k] = v
+	}
+	return promise{l.acked, l.issued, l.trimmed, c}
+}
+
+// verify opens the journal on a disk after a crash and holds it to the promise.
+func verify(o Options, p promise) (*Journal, *Recovery, error) {
+	o.Create = false
+	j, rec, err := Open(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	if rec.Rotten != nil {
+		return nil, nil, fmt.Errorf("rotten %v after a mere crash", rec.Rotten)
+	}
+	if rec.Last < p.acked || rec.Last > p.issued {
+		return nil, nil, fmt.Errorf("last %d, want from %d (acked) to %d (issued)", rec.Last, p.acked, p.issued)
+	}
+	if rec.First > p.trimmed {
+		return nil, nil, fmt.Errorf("first %d, but trimmed only below %d", rec.First, p.trimmed)
+	}
+	next := rec.First
+	err = j.Replay(0, func(e Entry) error {
+		if e.LSN != next {
+			return fmt.Errorf("LSN %d, want %d", e.LSN, next)
+		}
+		next++
+		return checkEntry(j, e, p.content[e.LSN])
+	})
+	if err == nil && next != rec.Last+1 {
+		err = fmt.Errorf("replay ended before %d, want %d", next, rec.Last)
+	}
+	return j, rec, err
+}
+
+// Crash at every device call: of each state the disk can be in, recovery makes
+// something between what was acknowledged and what was issued, in order, whole.
+// Each run goes through several lives, each on what the last one left.
+func TestCrashAtEveryCall(t *testing.T) {
+	runs, lives := uint64(12), 4
+	if testing.Short() {
+		runs = 3
+	}
+	calls := 0
+	for seed := range runs {
+		m := vfs.NewMemory(16 << 20)
+		l := newLife(t, m, seed)
+		var err error
+		for gen := range lives {
+			ready := gen > 0
+			m.OnOp(func(op vfs.Op) {
+				calls++
+				if !ready {
+					return
+				}
+				after := m.Crash(seed<<32 + uint64(calls))
+				o := l.opts
+				o.FS = after
+				if _, _, err := verify(o, l.promise()); err != nil {
+					t.Fatalf("seed %d, life %d, call %d (%v %s at %d, %d bytes): %v", seed, gen, calls, op.Kind, op.Name, op.Off, op.Len, err)
+				}
+			})
+			if l.j, _, err = Open(l.opts); err != nil {
+				t.Fatal(err)
+			}
+			ready = true
+			for range 60 {
+				l.step()
+			}
+			m = m.Crash(seed + uint64(gen))
+			l.next(m)
+		}
+	}
+	if calls < 1000 {
+		t.Errorf("only %d calls", calls)
+	}
+}
+
+// next goes on with the next life on another disk.
+func (l *life) next(m *vfs.Memory) {
+	l.opts.FS = m
+	j, rec, err := verify(l.opts, l.promise())
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.opts.Create = false
+	for lsn := range l.content {
+		if lsn > rec.Last {
+			delete(l.content, lsn)
+		}
+	}
+	l.acked, l.issued = rec.Last, rec.Last
+	_ = j // its opening is on the disk; the next life opens once more
+}
