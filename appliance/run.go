@@ -181,14 +181,15 @@ func (a *appliance) stop() error {
 	}
 	a.server.Close()
 	// A fresh limit: the last flush is worth waiting for even after a slow drain.
-	ctx, cancel = context.WithTimeout(context.Background(), closeLimit)
+	ctx, cancel = context.WithTimeout(context.Background(), CloseLimit)
 	defer cancel()
 	err = a.node.Close(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = problem{fmt.Errorf("the bricks did not close within %v: %w", closeLimit, err), "nothing acknowledged is lost; the next start recovers from the journal"}
+		err = problem{fmt.Errorf("the bricks did not close within %v: %w", CloseLimit, err), "nothing acknowledged is lost; the next start recovers from the journal"}
 	}
 	a.log.Info("stopped")
 	return err
 }
 
-const closeLimit = 60 * time.Second
+// CloseLimit is how long the bricks may take to close, after node.drain_timeout.
+const CloseLimit = 60 * time.Second

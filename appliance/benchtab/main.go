@@ -180,6 +180,7 @@ func (p *pair) run(ctx context.Context, o *options) error {
 		Rounds: o.rounds, Time: o.time / time.Duration(o.rounds), Warmup: warmup, Seed: 1,
 		Size: o.size, Fill: true, Prime: true,
 	}
+	c.Options.AnyStatSN = o.subject == "gotgt" || p.Peer == "gotgt"
 	if i, err := os.Stderr.Stat(); err == nil && i.Mode()&os.ModeCharDevice != 0 {
 		c.Progress = os.Stderr
 	}

@@ -31,6 +31,7 @@ type server struct {
 	url   string
 	pid   int // whose CPU time counts, with its descendants
 	notes []string
+	end   syscall.Signal // that ends it
 	cmd   *exec.Cmd
 	done  chan struct{} // closed when it has ended
 }
@@ -62,7 +63,7 @@ func (s *setting) launch(program string, args ...string) (*server, error) {
 		return nil, err
 	}
 	defer log.Close()
-	v := &server{cmd: exec.Command(program, args...), done: make(chan struct{})}
+	v := &server{end: syscall.SIGTERM, cmd: exec.Command(program, args...), done: make(chan struct{})}
 	v.cmd.Stdout, v.cmd.Stderr, v.cmd.Dir = log, log, s.dir
 	v.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is ours to handle
 	if err := v.cmd.Start(); err != nil {
@@ -78,7 +79,7 @@ func (s *setting) launch(program string, args ...string) (*server, error) {
 
 // stop ends the server and waits for that.
 func (v *server) stop() {
-	v.cmd.Process.Signal(syscall.SIGTERM)
+	v.cmd.Process.Signal(v.end)
 	select {
 	case <-v.done:
 	case <-time.After(20 * time.Second):

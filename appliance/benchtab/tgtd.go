@@ -41,6 +41,7 @@ func startTGTD(ctx context.Context, s *setting) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	v.end = syscall.SIGKILL // it takes no notice of SIGTERM
 	if err := v.await(ctx, s, s.portOpen); err != nil {
 		return nil, err
 	}
