@@ -45,6 +45,9 @@ type Options struct {
 	// PingEvery is after how much silence of the target a NOP-Out is sent;
 	// after as much again the connection is taken as lost. 0: never.
 	PingEvery time.Duration
+	// AnyStatSN takes responses whatever their StatSN. gotgt v0.2.2 gives the
+	// same one to several.
+	AnyStatSN bool
 }
 
 // Event is a change of a session's connection.

@@ -192,10 +192,10 @@ func (s *Session) dispatch(h *iscsi.BHS) error {
 // its own. s.mu is held.
 func (s *Session) note(r iscsi.Response, counts bool) error {
 	if counts {
-		if r.StatSN() != s.statSN {
+		if r.StatSN() != s.statSN && !s.options.AnyStatSN {
 			return protocolErrorf("sent StatSN %d in %v, expected is %d", r.StatSN(), r.Opcode(), s.statSN)
 		}
-		s.statSN++
+		s.statSN = r.StatSN() + 1
 	}
 	w := r.Window()
 	// RFC 7143, section 4.2.2.1: values below what was there before are old.

@@ -56,6 +56,9 @@ type Config struct {
 	// Fill writes the whole region once, in order, before the first job, so
 	// that reads find data and writes allocated space.
 	Fill bool
+	// Prime reads the whole region once, in order, before the first job (and
+	// after Fill), so that what a server caches is cached on all disks.
+	Prime bool
 
 	// Verify stamps every sector written, judges all that is read, and reads
 	// the whole region at the end. It wants a single URL.
@@ -142,7 +145,7 @@ func or[T comparable](v, instead T) T {
 
 func (j Job) withDefaults() (Job, error) {
 	j.BlockSize, j.Depth, j.Sessions = or(j.BlockSize, 4096), or(j.Depth, 1), or(j.Sessions, 1)
-	j.Name = or(j.Name, j.describe())
+	j.Name = or(j.Name, j.Describe())
 	switch {
 	case j.BlockSize < 0 || j.BlockSize%SectorBytes != 0 || j.BlockSize > MaxBlockSize:
 		return j, fmt.Errorf("load: job %s: block size %d is no multiple of %d up to %d", j.Name, j.BlockSize, SectorBytes, MaxBlockSize)
@@ -156,8 +159,8 @@ func (j Job) withDefaults() (Job, error) {
 	return j, nil
 }
 
-// describe names a job by what it does: "4k random read, depth 32".
-func (j Job) describe() string {
+// Describe names a job by what it does: "4k random read, depth 32".
+func (j Job) Describe() string {
 	size := fmt.Sprint(j.BlockSize)
 	switch {
 	case j.BlockSize%(1<<20) == 0:

@@ -57,14 +57,30 @@ type runner struct {
 
 // measured runs all there is to run without verifying.
 func (r *runner) measured(ctx context.Context) error {
-	if r.config.Fill {
-		for _, s := range r.subjects {
-			if err := s.sweep(ctx, opWrite, func(done string) { r.show("%s: filling %s", s.url, done) }); err != nil {
-				return err
-			}
+	for _, s := range r.subjects {
+		if err := r.ready(ctx, s); err != nil {
+			return err
 		}
 	}
 	return r.rounds(ctx)
+}
+
+// ready fills and primes a disk.
+func (r *runner) ready(ctx context.Context, s *subject) error {
+	if r.config.Fill {
+		if err := r.sweep(ctx, s, opWrite, "filling"); err != nil {
+			return err
+		}
+	}
+	if r.config.Prime {
+		return r.sweep(ctx, s, opRead, "priming")
+	}
+	return nil
+}
+
+// sweep runs an operation over the whole region.
+func (r *runner) sweep(ctx context.Context, s *subject, op operation, what string) error {
+	return s.sweep(ctx, op, func(done string) { r.show("%s: %s %s", s.url, what, done) })
 }
 
 // rounds runs every job on every disk, round by round.
@@ -215,25 +231,19 @@ func (r *runner) verified(ctx context.Context) (err error) {
 			err = errors.Join(err, saveState(r.config.VerifyState, &v.region, v.model))
 		}
 	}()
-	check := func(what string) error {
-		return s.sweep(ctx, opRead, func(done string) { r.show("%s: %s %s", s.url, what, done) })
-	}
 	if resumed {
-		if err := check("reading what an earlier run left"); err != nil {
+		if err := r.sweep(ctx, s, opRead, "reading what an earlier run left"); err != nil {
 			return err
 		}
+	} else if err := r.ready(ctx, s); err != nil {
+		return err
 	}
 	if !r.config.CheckOnly {
-		if r.config.Fill && !resumed {
-			if err := s.sweep(ctx, opWrite, func(done string) { r.show("%s: filling %s", s.url, done) }); err != nil {
-				return err
-			}
-		}
 		if err := r.rounds(ctx); err != nil {
 			return err
 		}
 		v.final.Store(true)
-		if err := check("final read"); err != nil {
+		if err := r.sweep(ctx, s, opRead, "final read"); err != nil {
 			return err
 		}
 	}
