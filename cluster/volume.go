@@ -55,14 +55,14 @@ type volumeState struct {
 
 // store is what a Volume asks of a brick.
 type store interface {
-	Append(*brick.Record)
+	Append(*brick.Record) error
 	Commit(*brick.Record)
 	Read(*brick.ReadOp)
 	Prefetch(placement.Family, []placement.Node, placement.Chunk)
 	Provisioned(placement.Family, []placement.Node, placement.Chunk) (placement.Mask, error)
 	NextMapped(placement.Family, placement.Chunk) (placement.Chunk, bool, error)
 	Flush(func(error))
-	Usage(placement.Family) uint64
+	Usage(placement.Family) int64
 	Space() (used, avail, total uint64)
 	Failed() error
 }
@@ -107,7 +107,7 @@ const softPercent = 80
 // bytes, and whether the pool is beyond its soft threshold.
 func (v *Volume) Usage() (used, poolAvailable, poolTotal uint64, soft bool) {
 	poolUsed, avail, total := v.c.brick.Space()
-	return v.c.brick.Usage(v.family), avail, total, poolUsed >= total/100*softPercent
+	return uint64(v.c.brick.Usage(v.family)), avail, total, poolUsed >= total/100*softPercent
 }
 
 // Flush makes everything durable that was acknowledged before the call.

@@ -33,8 +33,10 @@ type fakeBrick struct {
 	failed error
 	space  int // blocks that may still be allocated, -1: any number
 
-	// deliver runs a completion. The default runs it at once.
-	deliver func(func())
+	// deliver runs the completion of a record: by default from a worker, one
+	// after another, as a journal does. deliverRead runs a read: by default at
+	// once, as a cache hit is.
+	deliver, deliverRead func(func())
 
 	appends, reads, zeros, lookups int
 	prefetched                     []placement.Chunk
@@ -54,9 +56,20 @@ type fakeRecord struct {
 func newFake(t testing.TB) *fakeBrick {
 	f := &fakeBrick{
 		t: t, pool: slab.New(64 << 20), blocks: map[fakeBlock][]byte{}, open: map[*brick.Record]*fakeRecord{},
-		seq: map[placement.Bucket][2]uint64{}, bad: map[fakeBlock]bool{}, space: -1, deliver: func(f func()) { f() },
+		seq: map[placement.Bucket][2]uint64{}, bad: map[fakeBlock]bool{}, space: -1,
+		deliverRead: func(g func()) { g() },
 	}
+	work, stopped := make(chan func(), 1024), make(chan struct{})
+	f.deliver = func(g func()) { work <- g }
+	go func() {
+		defer close(stopped)
+		for g := range work {
+			g()
+		}
+	}()
 	t.Cleanup(func() {
+		close(work)
+		<-stopped
 		if err := f.pool.Close(); err != nil {
 			t.Errorf("leak: %v", err)
 		}
@@ -75,6 +88,7 @@ func (f *fakeBrick) queued(seed uint64) (run func() (ran bool)) {
 		queue = append(queue, g)
 		mu.Unlock()
 	}
+	f.deliverRead = f.deliver
 	return func() bool {
 		mu.Lock()
 		if len(queue) == 0 {
@@ -91,16 +105,17 @@ func (f *fakeBrick) queued(seed uint64) (run func() (ran bool)) {
 }
 
 // concurrent makes every completion run on a goroutine of its own.
-func (f *fakeBrick) concurrent() { f.deliver = func(g func()) { go g() } }
+func (f *fakeBrick) concurrent() {
+	f.deliver = func(g func()) { go g() }
+	f.deliverRead = f.deliver
+}
 
-func (f *fakeBrick) Append(r *brick.Record) {
+func (f *fakeBrick) Append(r *brick.Record) error {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.appends++
 	if f.failed != nil {
-		err := f.failed
-		f.mu.Unlock()
-		r.Done(r, err)
-		return
+		return f.failed
 	}
 	if r.Kind == brick.Write && f.space >= 0 {
 		for i := range 16 {
@@ -110,9 +125,7 @@ func (f *fakeBrick) Append(r *brick.Record) {
 		}
 		if f.space < 0 {
 			f.space = 0
-			f.mu.Unlock()
-			r.Done(r, syscall.ENOSPC)
-			return
+			return syscall.ENOSPC
 		}
 	}
 	f.check(r)
@@ -126,11 +139,10 @@ func (f *fakeBrick) Append(r *brick.Record) {
 	f.open[r] = rec
 	if r.Lazy {
 		f.lazy = append(f.lazy, r)
-		f.mu.Unlock()
-		return
+		return nil
 	}
-	f.mu.Unlock()
 	f.deliver(func() { f.finish(r) })
+	return nil
 }
 
 // check looks at what a brick must be able to rely on. The lock is held.
@@ -217,8 +229,8 @@ func (f *fakeBrick) Commit(r *brick.Record) {
 }
 
 func (f *fakeBrick) Read(op *brick.ReadOp) {
-	op.Data, op.Err = op.Data[:0], nil
-	f.deliver(func() {
+	op.Bufs, op.Err = op.Bufs[:0], nil
+	f.deliverRead(func() {
 		f.mu.Lock()
 		f.reads++
 		var bad placement.Mask
@@ -229,19 +241,19 @@ func (f *fakeBrick) Read(op *brick.ReadOp) {
 				bad |= 1 << i
 			}
 			if data == nil || f.bad[b] {
-				op.Data.Add(f.pool.Zero(), i*4096, 4096)
+				op.Bufs.Add(f.pool.Zero(), i*4096, 4096)
 				continue
 			}
 			buf := f.pool.Get(placement.BlockSize)
 			copy(buf.Bytes(), data)
-			op.Data.Add(buf, 0, placement.BlockSize)
+			op.Bufs.Add(buf, 0, placement.BlockSize)
 			buf.Release()
 		}
 		if bad != 0 {
 			op.Err = &brick.MediumError{Key: placement.Key{Family: op.Family, Node: op.Lineage[0], Chunk: op.Chunk}, Blocks: bad}
 		}
 		if f.failed != nil {
-			op.Data.Release()
+			op.Bufs.Release()
 			op.Err = f.failed
 		}
 		f.mu.Unlock()
@@ -292,10 +304,10 @@ func (f *fakeBrick) Flush(done func(error)) {
 	})
 }
 
-func (f *fakeBrick) Usage(placement.Family) uint64 {
+func (f *fakeBrick) Usage(placement.Family) int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return uint64(len(f.blocks)) * placement.BlockSize
+	return int64(len(f.blocks)) * placement.BlockSize
 }
 
 func (f *fakeBrick) Space() (used, avail, total uint64) { return 80, 20, 100 }

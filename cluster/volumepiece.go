@@ -39,12 +39,11 @@ type piece struct {
 	edge int           // block that is being read
 
 	// The bucket's queue.
-	phase   atomic.Int32
-	next    *piece
-	ready   bool
-	err     error // set with ready
-	doneErr error
-	events  atomic.Int32 // of settled and stored, those to come
+	next  *piece
+	ready bool  // to be committed, or with err to be dropped
+	err   error // set with ready
+
+	events atomic.Int32 // of settled and stored, those to come
 }
 
 // pieceOwner is the command that a piece belongs to.
@@ -86,7 +85,7 @@ func (p *piece) free() {
 	if p.buf != nil {
 		p.buf.Release()
 	}
-	p.v, p.owner, p.st, p.buf, p.rec.Buf, p.next, p.err, p.doneErr = nil, nil, nil, nil, nil, nil, nil, nil
+	p.v, p.owner, p.st, p.buf, p.rec.Buf, p.next, p.err = nil, nil, nil, nil, nil, nil, nil
 	p.held = false
 	pieces.Put(p)
 }
@@ -136,18 +135,18 @@ func (p *piece) loaded() {
 	r := p.read
 	if r.Err != nil {
 		err := r.Err
-		r.Data.Release()
+		r.Bufs.Release()
 		r.Lineage = nil
 		p.fail(err)
 		return
 	}
 	write, again := true, false
 	if p.kind == pieceReplace {
-		write = p.owner.fillIn(p, r.Data)
+		write = p.owner.fillIn(p, r.Bufs)
 	} else {
-		again = p.merge(r.Data[0].Bytes())
+		again = p.merge(r.Bufs[0].Bytes())
 	}
-	r.Data.Release()
+	r.Bufs.Release()
 	switch {
 	case again:
 		p.load(p.span.first()+p.span.count()-1, 1)

@@ -95,7 +95,7 @@ func (op *readOp) finish() {
 	}
 	skip, left := int(op.off%placement.BlockSize), op.n
 	for _, x := range op.parts[:op.used] {
-		for _, ref := range x.Data {
+		for _, ref := range x.Bufs {
 			b := ref.Bytes()[skip:]
 			b = b[:min(len(b), left)]
 			op.vec = append(op.vec, b)
@@ -127,7 +127,7 @@ func (op *readOp) release() {
 
 func (op *readOp) recycle() {
 	for _, x := range op.parts[:op.used] {
-		x.Data.Release()
+		x.Bufs.Release()
 		x.Err, x.Lineage = nil, nil
 	}
 	clear(op.vec)

@@ -20,37 +20,25 @@ type bucketQueue struct {
 	draining    bool // someone commits; it will see what becomes ready meanwhile
 }
 
-// A piece is appending until Append has returned or Done was called, whichever
-// is first; Done tells by that whether it runs inside Append, where the queue
-// is locked.
-const (
-	pieceAppending = iota
-	pieceQueued
-	pieceDoneEarly
-)
-
 // append gives p's record its number and hands it to the brick. A record that
-// the brick refuses at once leaves no gap.
+// the brick refuses leaves no gap.
 func (c *coordinator) append(p *piece) {
 	r := &p.rec
 	q := &c.buckets[r.Bucket]
 	lazy := r.Lazy
-	p.phase.Store(pieceAppending)
-	p.ready, p.next, p.err = false, nil, nil
+	p.ready, p.next, p.err = lazy, nil, nil // a lazy record is committed before it is durable
 
 	q.mu.Lock()
 	r.Ver, r.Seq = c.incarnation, q.seq+1
 	if lazy {
 		p.v.lazy.Add(1)
 	}
-	c.brick.Append(r)
-	early := !p.phase.CompareAndSwap(pieceAppending, pieceQueued)
-	if early && p.doneErr != nil {
+	if err := c.brick.Append(r); err != nil {
 		q.mu.Unlock()
 		if lazy {
 			p.v.lazy.Add(-1)
 		}
-		p.fail(p.doneErr)
+		p.fail(err)
 		return
 	}
 	q.seq++
@@ -60,24 +48,16 @@ func (c *coordinator) append(p *piece) {
 		q.last.next = p
 	}
 	q.last = p
-	p.ready = early || lazy // a lazy record is committed before it is durable
-	ready := p.ready
 	q.mu.Unlock()
 
-	if ready {
+	if lazy {
 		c.drain(q)
-	}
-	if early {
-		p.stored(nil)
 	}
 }
 
-// durable is the Done of a piece's record.
+// durable is the Done of a piece's record. It comes from another goroutine
+// than Append's, so it finds the record in its queue.
 func (p *piece) durable(r *brick.Record, err error) {
-	p.doneErr = err
-	if p.phase.CompareAndSwap(pieceAppending, pieceDoneEarly) {
-		return // append goes on from here
-	}
 	c := p.v.c
 	q := &c.buckets[r.Bucket]
 	q.mu.Lock()

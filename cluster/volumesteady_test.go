@@ -9,13 +9,30 @@ import (
 
 // steadyBrick answers at once and allocates nothing, so that what is measured
 // is the Volume: every read is of one lent block run, every write vanishes.
-type steadyBrick struct{ *fakeBrick }
+type steadyBrick struct {
+	*fakeBrick
+	journal chan *brick.Record
+}
 
-func (s *steadyBrick) Append(r *brick.Record) { r.Done(r, nil) }
-func (s *steadyBrick) Commit(*brick.Record)   {}
+func newSteady(f *fakeBrick) *steadyBrick {
+	s := &steadyBrick{f, make(chan *brick.Record, 256)}
+	go func() {
+		for r := range s.journal {
+			r.Done(r, nil)
+		}
+	}()
+	f.t.Cleanup(func() { close(s.journal) })
+	return s
+}
+
+func (s *steadyBrick) Append(r *brick.Record) error {
+	s.journal <- r
+	return nil
+}
+func (s *steadyBrick) Commit(*brick.Record) {}
 func (s *steadyBrick) Read(op *brick.ReadOp) {
-	op.Data, op.Err = op.Data[:0], nil
-	op.Data.Add(s.pool.Zero(), op.First*placement.BlockSize, op.Count*placement.BlockSize)
+	op.Bufs, op.Err = op.Bufs[:0], nil
+	op.Bufs.Add(s.pool.Zero(), op.First*placement.BlockSize, op.Count*placement.BlockSize)
 	op.Done(op)
 }
 func (s *steadyBrick) Prefetch(placement.Family, []placement.Node, placement.Chunk) {}
@@ -24,36 +41,41 @@ func BenchmarkVolume(b *testing.B) {
 	for _, x := range []struct {
 		name string
 		n    int
-		op   func(v *Volume, off uint64, n int, loan *any, got func([][]byte, any, error), wrote func(error))
+		op   func(v *Volume, off uint64, n int, loan *any, got func([][]byte, any, error), room chan struct{}, wrote func(error))
 	}{
 		{"read4k", 4096, readOnce}, {"read64k", 65536, readOnce}, {"read1m", 1 << 20, readOnce},
 		{"write4k", 4096, writeOnce}, {"write64k", 65536, writeOnce}, {"write512", 512, writeOnce},
 	} {
 		b.Run(x.name, func(b *testing.B) {
 			f := newFake(b)
-			v := volumeOver(&steadyBrick{f}, f.pool, 1<<40, 512, false)
+			v := volumeOver(newSteady(f), f.pool, 1<<40, 512, false)
 			b.ReportAllocs()
 			b.SetBytes(int64(x.n))
 			b.RunParallel(func(pb *testing.PB) {
 				var loan any
 				got := func(_ [][]byte, l any, _ error) { loan = l }
-				wrote := func(error) {}
+				room := make(chan struct{}, 32)
+				wrote := func(error) { <-room }
 				off := uint64(0)
 				for pb.Next() {
-					x.op(v, off, x.n, &loan, got, wrote)
+					x.op(v, off, x.n, &loan, got, room, wrote)
 					off = (off + 7919*65536) % (1 << 39)
+				}
+				for range cap(room) {
+					room <- struct{}{}
 				}
 			})
 		})
 	}
 }
 
-func readOnce(v *Volume, off uint64, n int, loan *any, got func([][]byte, any, error), _ func(error)) {
+func readOnce(v *Volume, off uint64, n int, loan *any, got func([][]byte, any, error), _ chan struct{}, _ func(error)) {
 	v.Read(off, n, got)
 	v.Release(*loan)
 }
 
-func writeOnce(v *Volume, off uint64, n int, _ *any, _ func([][]byte, any, error), wrote func(error)) {
+func writeOnce(v *Volume, off uint64, n int, _ *any, _ func([][]byte, any, error), room chan struct{}, wrote func(error)) {
+	room <- struct{}{}
 	_, loan, _ := v.Reserve(off, n)
 	v.Write(loan, false, wrote)
 }
