@@ -8,12 +8,16 @@ import (
 
 // Limits of VPD page B0h that are not those of a Disk, in bytes.
 const (
-	chunk        = 64 << 10 // what a Disk writes atomically
-	physical     = 4 << 10  // physical block
-	unmapMax     = 512 << 20
-	writeSameMax = 512 << 20
-	prefetchMax  = MaxTransfer
+	chunk       = 64 << 10 // what a Disk writes atomically
+	physical    = 4 << 10  // physical block
+	unmapMax    = 512 << 20
+	prefetchMax = MaxTransfer
 )
+
+// writeSameBlocksMax is the most logical blocks of one WRITE SAME. With a
+// pattern that is not zero each of them is written, so it is kept to what ends
+// well within an initiator's patience.
+const writeSameBlocksMax = 32768
 
 // unmapDescriptorsMax is how many block descriptors one UNMAP may have.
 const unmapDescriptorsMax = 255
@@ -102,7 +106,7 @@ func (u *Unit) limits() scsi.BlockLimits {
 		MaxUnmap:            unmapMax / b,
 		MaxUnmapDescriptors: unmapDescriptorsMax,
 		UnmapGranularity:    physical / b,
-		MaxWriteSame:        uint64(writeSameMax / b),
+		MaxWriteSame:        writeSameBlocksMax,
 		MaxAtomic:           chunk / b,
 		AtomicAlignment:     physical / b,
 		AtomicGranularity:   physical / b,

@@ -20,7 +20,7 @@ func beginWriteSame(c *Command) {
 	case c.CDB[1]&writeSameAnchor != 0:
 		c.badField(1, 4) // ANC_SUP is 0
 	case !c.checkRange(cdb.LBA(), blocks):
-	case blocks == 0 || blocks > writeSameMax/c.path.unit.block:
+	case blocks == 0 || blocks > writeSameBlocksMax:
 		c.badField(lengthField(c.row.Len), -1) // WSNZ is 1
 	case !c.checkWritable():
 	case c.row.Len == 16 && c.CDB[1]&writeSameNDOB != 0:

@@ -160,6 +160,10 @@ func beginCompareAndWrite(c *Command) {
 	if !ok || !c.checkWritable() {
 		return
 	}
+	if c.Expected != 2*length {
+		c.badField(13, -1)
+		return
+	}
 	c.n = length
 	c.takeData(2 * length)
 }
