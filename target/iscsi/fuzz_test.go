@@ -28,7 +28,7 @@ func drain(t *testing.T, b []byte, header, data bool) {
 				err = nil
 			}
 		}
-		if len(r.buf) > DefaultRecvDataSegment+1<<10+MaxAHS {
+		if len(r.buf) > DefaultRecvDataSegment+afterBulk+MaxAHS {
 			t.Fatalf("buffer of %d bytes", len(r.buf))
 		}
 		if err == nil {

@@ -42,19 +42,23 @@ type Reader struct {
 	data   int    // bytes of the present data segment not yet delivered
 	rest   int    // padding and data digest behind them
 	crc    uint32 // of the data delivered, with DataDigest
+
+	bulk   bool     // the last data was large: read less ahead
+	vector [][]byte // of ReadData
 }
 
 // VectorReader is a source that reads into several buffers with one call, as
-// readv(2) does. A Reader uses it, where its source has it, to read large data
-// and the headers that follow together. Optional.
+// readv(2) does: n > 0 bytes or an error. A Reader uses it, where its source
+// has it, to read large data and the header that follows with one call. See
+// SocketReader. Optional.
 type VectorReader interface {
 	ReadVector(v [][]byte) (int, error)
 }
 
-// NewReader returns a Reader with a buffer of size bytes, at least 1 KiB, and
+// NewReader returns a Reader with a buffer of size bytes, at least 2 KiB, and
 // the MaxData of the login phase.
 func NewReader(src io.Reader, size int) *Reader {
-	return &Reader{MaxData: DefaultRecvDataSegment, src: src, buf: make([]byte, max(size, 1<<10))}
+	return &Reader{MaxData: DefaultRecvDataSegment, src: src, buf: make([]byte, max(size, afterBulk))}
 }
 
 // Grow makes the buffer at least size bytes. What is buffered stays.
@@ -106,6 +110,7 @@ func (r *Reader) Next() (*BHS, error) {
 
 func (r *Reader) startData(length int) {
 	r.data, r.rest, r.crc = length, pad(length), 0
+	r.bulk = r.bulk && length >= directMin
 	if length > 0 && r.DataDigest {
 		r.rest += digestSize
 	}
@@ -117,6 +122,12 @@ func (r *Reader) AHS() []byte { return r.ahs }
 
 // DataLength is how many bytes of the present data segment have not been read.
 func (r *Reader) DataLength() int { return r.data }
+
+// DataBuffered reports whether the present data segment, with its padding and
+// digest, is in memory as a whole: then reading it does not wait.
+func (r *Reader) DataBuffered() bool {
+	return r.data == 0 || r.tail-r.head >= r.data+r.rest
+}
 
 // Data reads all that is left of the present data segment and returns it in
 // place, valid until the next call of any method. The buffer grows to hold it:
@@ -143,43 +154,91 @@ func (r *Reader) ReadData(dst [][]byte) (int, error) {
 	if r.data == 0 {
 		return 0, nil // also keeps an already reported end from being checked twice
 	}
-	total := 0
-	for _, part := range dst {
-		part = part[:min(len(part), r.data)]
-		if err := r.readPart(part); err != nil {
-			return total, unexpected(err)
+	v, total := r.aim(dst)
+	defer clear(v)
+	r.bulk = r.bulk && total >= directMin
+	for want := total; want > 0; {
+		n, err := r.readSome(v, want)
+		if err != nil {
+			return total - want, unexpected(err)
 		}
-		total += len(part)
-		if r.data == 0 {
-			return total, r.finishData()
-		}
+		want -= n
+		v = r.delivered(v, n)
 	}
-	return total, nil
+	if r.data > 0 {
+		return total, nil
+	}
+	return total, r.finishData()
 }
 
-// directMin is from how many bytes on a read past the buffer saves more by the
-// copy than it costs by one more read for the header that follows.
+// directMin is from how many bytes on data is read past the buffer.
 const directMin = 16 << 10
 
-// readPart fills part, which is not longer than the data left.
-func (r *Reader) readPart(part []byte) error {
-	for len(part) > 0 {
-		if r.head == r.tail && len(part) >= directMin {
-			n, err := io.ReadFull(r.src, part)
-			r.data -= n
-			r.sum(part[:n])
-			return err
+// afterBulk is how much is read behind large data: the next header, and as
+// little as can be of the large data that is likely to follow it.
+const afterBulk = 2 << 10
+
+// aim returns dst without what the data segment does not reach, and its length.
+func (r *Reader) aim(dst [][]byte) ([][]byte, int) {
+	r.vector = r.vector[:0]
+	total := 0
+	for _, p := range dst {
+		if p = p[:min(len(p), r.data-total)]; len(p) > 0 {
+			r.vector = append(r.vector, p)
+			total += len(p)
 		}
-		if r.head == r.tail {
-			if err := r.fill(1); err != nil {
-				return err
-			}
-		}
-		n := copy(part, r.buf[r.head:r.tail])
-		r.take(n)
-		part = part[n:]
 	}
-	return nil
+	r.vector = append(r.vector, nil) // room for the buffer: see readPast
+	return r.vector[:len(r.vector)-1], total
+}
+
+// readSome reads some of the next want bytes into v: from the buffer while it
+// has any, large data past it, and small data by way of it.
+func (r *Reader) readSome(v [][]byte, want int) (int, error) {
+	if r.head == r.tail && want >= directMin {
+		return r.readPast(v, want)
+	}
+	if err := r.fill(1); err != nil {
+		return 0, err
+	}
+	n := copy(v[0], r.buf[r.head:r.tail])
+	r.head += n
+	return n, nil
+}
+
+// readPast reads into v, want bytes long, while the buffer is empty; with a
+// VectorReader into the buffer too, behind v.
+func (r *Reader) readPast(v [][]byte, want int) (int, error) {
+	r.bulk = true
+	src, ok := r.src.(VectorReader)
+	if !ok {
+		n, err := r.src.Read(v[0])
+		if n > 0 {
+			err = nil // it will come again
+		}
+		return n, err
+	}
+	if len(v) >= iovMax {
+		return src.ReadVector(v[:iovMax])
+	}
+	n, err := src.ReadVector(append(v, r.buf[:afterBulk]))
+	r.head, r.tail = 0, max(0, n-want)
+	return min(n, want), err
+}
+
+// delivered notes that the first n bytes of v have been read, and returns the
+// rest of it.
+func (r *Reader) delivered(v [][]byte, n int) [][]byte {
+	r.data -= n
+	for n > 0 {
+		k := min(n, len(v[0]))
+		r.sum(v[0][:k])
+		n -= k
+		if v[0] = v[0][k:]; len(v[0]) == 0 {
+			v = v[1:]
+		}
+	}
+	return v
 }
 
 // take consumes n buffered bytes of the data segment.
@@ -283,7 +342,11 @@ func (r *Reader) fill(n int) error {
 		r.tail = copy(r.buf, r.buf[r.head:r.tail])
 		r.head = 0
 	}
-	got, err := io.ReadAtLeast(r.src, r.buf[r.tail:], n-(r.tail-r.head))
+	end := len(r.buf)
+	if r.bulk {
+		end = min(end, max(r.head+n, r.tail+afterBulk))
+	}
+	got, err := io.ReadAtLeast(r.src, r.buf[r.tail:end], n-(r.tail-r.head))
 	r.tail += got
 	if err != nil && r.tail > r.head {
 		return unexpected(err)

@@ -38,7 +38,7 @@ func NewTryFlusher(c syscall.Conn) (*TryFlusher, error) {
 // is not safe for concurrent use.
 func (t *TryFlusher) Flush(w *Writer) (bool, error) {
 	for w.Pending() > 0 {
-		t.load(w.vectors[w.first:])
+		t.iovs = appendIovecs(t.iovs[:0], w.vectors[w.first:])
 		t.n, t.err = 0, nil
 		if err := t.raw.Write(t.call); err != nil {
 			return false, err
@@ -54,15 +54,6 @@ func (t *TryFlusher) Flush(w *Writer) (bool, error) {
 	}
 	w.reset()
 	return true, nil
-}
-
-func (t *TryFlusher) load(vectors [][]byte) {
-	t.iovs = t.iovs[:0]
-	for _, v := range vectors[:min(len(vectors), iovMax)] {
-		iov := unix.Iovec{Base: unsafe.SliceData(v)}
-		iov.SetLen(len(v))
-		t.iovs = append(t.iovs, iov)
-	}
 }
 
 // writev makes one attempt. It returns true always: RawConn is not to wait.

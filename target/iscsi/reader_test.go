@@ -2,15 +2,15 @@ package iscsi
 
 import (
 	"bytes"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
+	"os"
 	"slices"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 // wire is the messages as they go over a connection.
@@ -178,46 +178,9 @@ func TestLengthsAreBounded(t *testing.T) {
 		if tt.ok != (err == nil) || !tt.ok && !isA[*ConnectionError](err) {
 			t.Errorf("%d bytes where %d are allowed: %v", tt.length, tt.max, err)
 		}
-		if len(r.buf) > 1<<10 {
+		if len(r.buf) > afterBulk {
 			t.Errorf("%d bytes where %d are allowed: buffer of %d", tt.length, tt.max, len(r.buf))
 		}
-	}
-}
-
-// The digests of RFC 7143, appendix A.4.
-func TestDigestVectors(t *testing.T) {
-	up, down := make([]byte, 32), make([]byte, 32)
-	for i := range 32 {
-		up[i], down[i] = byte(i), byte(31-i)
-	}
-	read, _ := hex.DecodeString("01c00000" + "00000000" + "00000000" + "00000000" + "14000000" + "00000400" + "00000014" + "00000018" + "28000000" + "00000000" + "02000000" + "00000000")
-	for _, tt := range []struct {
-		name string
-		data []byte
-		want string
-	}{
-		{"zeros", make([]byte, 32), "aa36918a"},
-		{"ones", bytes.Repeat([]byte{0xff}, 32), "43aba862"},
-		{"increasing", up, "4e79dd46"},
-		{"decreasing", down, "5cdb3f11"},
-		{"a SCSI Read(10) command", read, "563a96d9"},
-	} {
-		if got := hex.EncodeToString(littleEndian(crcUpdate(0, tt.data))); got != tt.want {
-			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
-		}
-	}
-}
-
-func littleEndian(v uint32) []byte {
-	return []byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)}
-}
-
-// On the wire a data digest covers the padding (section 11.2.3).
-func TestPaddingIsDigested(t *testing.T) {
-	b := wire(t, false, true, message{set: func(h *BHS) { h.Reset(OpDataOut) }, data: []byte{1}})
-	want := append(append(b[:HeaderSize:HeaderSize], 1, 0, 0, 0), littleEndian(crcUpdate(0, []byte{1, 0, 0, 0}))...)
-	if !bytes.Equal(b, want) {
-		t.Fatalf("% x", b)
 	}
 }
 
@@ -282,159 +245,6 @@ func TestLargeDataScattered(t *testing.T) {
 	}
 }
 
-func TestSpoil(t *testing.T) {
-	for fault, inHeader := range map[Fault]bool{SpoilHeaderDigest: true, SpoilDataDigest: false} {
-		w := Writer{HeaderDigest: true, DataDigest: true, Spoil: fault}
-		w.AppendBytes(messages[0].header2(), []byte("x"))
-		w.AppendBytes(messages[0].header2(), []byte("x")) // this one is good again
-		var b bytes.Buffer
-		w.Flush(&b)
-		r := newReader(&b, 0, true, true)
-		_, err := r.Next()
-		if inHeader {
-			if !isA[*ConnectionError](err) {
-				t.Error(err)
-			}
-			continue
-		}
-		if err := r.Skip(); !isA[*RejectError](err) {
-			t.Error(err)
-		}
-		if _, err := r.Next(); err != nil {
-			t.Error(err)
-		}
-		if err := r.Skip(); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// socketPair is a connection over loopback.
-func socketPair(t testing.TB) (a, b *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); d.Close() })
-	return c.(*net.TCPConn), d.(*net.TCPConn)
-}
-
-// What a socket does not take at once stays pending, in order, while more is
-// appended; Flush sends the rest.
-func TestTryFlush(t *testing.T) {
-	a, b := socketPair(t)
-	try, err := NewTryFlusher(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := Writer{HeaderDigest: true, DataDigest: true}
-	data := make([]byte, 1<<20+1)
-	rand.NewChaCha8([32]byte{2}).Read(data)
-	var total int
-	full := false
-	for i := 0; !full || i < 3; i++ {
-		var h BHS
-		h.Reset(OpDataIn)
-		h.DataIn().SetDataSN(0)
-		h.SetITT(uint32(i))
-		w.AppendBytes(&h, data[i:])
-		total++
-		done, err := try.Flush(&w)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if done != (w.Pending() == 0) {
-			t.Fatalf("done %v with %d bytes pending", done, w.Pending())
-		}
-		full = full || !done
-	}
-	if w.Sent()+uint64(w.Pending()) != w.Appended() {
-		t.Fatal(w.Sent(), w.Pending(), w.Appended())
-	}
-	got := make(chan error, 1)
-	go func() {
-		r := newReader(b, ReadBuffer, true, true)
-		r.MaxData = MaxDataSegmentField
-		for i := range total {
-			h, err := r.Next()
-			if err == nil && h.ITT() != uint32(i) {
-				err = fmt.Errorf("PDU %d came as %d", i, h.ITT())
-			}
-			if err == nil {
-				var d []byte
-				if d, err = r.Data(); err == nil && !bytes.Equal(d, data[i:]) {
-					err = fmt.Errorf("data of PDU %d differs", i)
-				}
-			}
-			if err != nil {
-				got <- err
-				return
-			}
-		}
-		got <- nil
-	}()
-	if err := w.Flush(a); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-got; err != nil {
-		t.Fatal(err)
-	}
-	if w.Pending() != 0 {
-		t.Fatal(w.Pending())
-	}
-}
-
-// Headers that follow each other go out as one vector.
-func TestHeadersAreJoined(t *testing.T) {
-	var w Writer
-	for range 10 {
-		w.Append(messages[5].header2(), nil, nil)
-	}
-	w.AppendBytes(messages[3].header2(), []byte("12345"))
-	w.Append(messages[5].header2(), nil, nil) // joins the padding
-	if len(w.vectors) != 3 {
-		t.Fatalf("%d vectors", len(w.vectors))
-	}
-}
-
-// More PDUs than the arena has blocks, then again: nothing is mixed up.
-func TestManyPDUs(t *testing.T) {
-	var w Writer
-	for round := range 3 {
-		var b bytes.Buffer
-		const n = 10_000
-		for i := range n {
-			var h BHS
-			h.Reset(OpNOPIn)
-			h.SetITT(uint32(i))
-			w.Append(&h, nil, nil)
-		}
-		if err := w.Flush(&b); err != nil {
-			t.Fatal(err)
-		}
-		if len(w.arena) > arenaKeep {
-			t.Errorf("%d blocks kept", len(w.arena))
-		}
-		r := NewReader(&b, 0)
-		for i := range n {
-			h, err := r.Next()
-			if err != nil || h.ITT() != uint32(i) {
-				t.Fatal(round, i, h, err)
-			}
-		}
-	}
-}
-
 // loop gives the same bytes for ever.
 type loop struct {
 	b  []byte
@@ -447,12 +257,153 @@ func (l *loop) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// shortVectors reads into vectors as little or as much as chance has it.
+type shortVectors struct {
+	b   []byte
+	rnd *rand.Rand
+}
+
+func (s *shortVectors) Read(p []byte) (int, error) { return s.ReadVector([][]byte{p}) }
+
+func (s *shortVectors) ReadVector(v [][]byte) (int, error) {
+	if len(s.b) == 0 {
+		return 0, io.EOF
+	}
+	most := min(len(s.b), 1+s.rnd.IntN(1<<uint(s.rnd.IntN(20))))
+	n := 0
+	for _, p := range v {
+		got := copy(p[:min(len(p), most-n)], s.b)
+		s.b = s.b[got:]
+		n += got
+	}
+	return n, nil
+}
+
+// PDUs of all sizes come whole through every mixture of sources, digests,
+// vectors and short reads.
+func TestRandomScatter(t *testing.T) {
+	for seed := range uint64(50) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		w := Writer{HeaderDigest: rnd.IntN(2) == 0, DataDigest: rnd.IntN(2) == 0}
+		var sent [][]byte
+		for range 20 {
+			d := make([]byte, rnd.IntN(1<<uint(rnd.IntN(18))))
+			rand.NewChaCha8([32]byte{byte(seed), byte(len(sent))}).Read(d)
+			var h BHS
+			h.Reset(OpDataOut)
+			h.SetITT(uint32(len(sent)))
+			w.AppendBytes(&h, d)
+			sent = append(sent, d)
+		}
+		var b bytes.Buffer
+		w.Flush(&b)
+		var src io.Reader = &shortVectors{b.Bytes(), rnd}
+		if rnd.IntN(3) == 0 {
+			src = struct{ io.Reader }{src} // without ReadVector
+		}
+		r := newReader(src, 4096, w.HeaderDigest, w.DataDigest)
+		r.MaxData = 1 << 18
+		for i, want := range sent {
+			h, err := r.Next()
+			if err != nil || h.ITT() != uint32(i) {
+				t.Fatalf("seed %d, PDU %d: %v", seed, i, err)
+			}
+			if got := takeRandom(t, r, rnd); !bytes.Equal(got, want) {
+				t.Fatalf("seed %d, PDU %d: %d bytes differ", seed, i, len(want))
+			}
+		}
+		if _, err := r.Next(); err != io.EOF {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+	}
+}
+
+// takeRandom reads the data segment with a few ReadData of random parts.
+func takeRandom(t *testing.T, r *Reader, rnd *rand.Rand) []byte {
+	var all []byte
+	for r.DataLength() > 0 {
+		buf := make([]byte, 1+rnd.IntN(1<<uint(rnd.IntN(18))))
+		parts := slices.Collect(slices.Chunk(buf, 1+rnd.IntN(1<<uint(rnd.IntN(18)))))
+		buffered := r.DataBuffered()
+		n, err := r.ReadData(parts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if buffered && r.DataLength() > 0 && !r.DataBuffered() {
+			t.Fatal("the data was buffered and is not any more")
+		}
+		all = append(all, buf[:n]...)
+	}
+	return all
+}
+
+// A socket takes a header and what is behind it together, honours deadlines and
+// tells its end.
+func TestSocketReader(t *testing.T) {
+	a, b := socketPair(t)
+	src, err := NewSocketReader(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 256<<10)
+	rand.NewChaCha8([32]byte{3}).Read(data)
+	stream := wire(t, true, true, message{set: func(h *BHS) { h.Reset(OpDataOut) }, data: data}, messages[0])
+	go func() {
+		for range 8 {
+			a.Write(stream)
+		}
+		a.CloseWrite()
+	}()
+	r := newReader(src, ReadBuffer, true, true)
+	r.MaxData = RecvDataSegment
+	dst := make([]byte, len(data))
+	for i := range 8 {
+		if _, err := r.Next(); err != nil {
+			t.Fatal(err)
+		}
+		clear(dst)
+		if n, err := r.ReadData(slices.Collect(slices.Chunk(dst, 4096))); n != len(dst) || err != nil || !bytes.Equal(dst, data) {
+			t.Fatal(i, n, err)
+		}
+		if h, err := r.Next(); err != nil || h.Opcode() != OpNOPOut {
+			t.Fatal(h, err)
+		}
+	}
+	if _, err := r.Next(); err != io.EOF {
+		t.Fatal(err)
+	}
+	if n, err := src.ReadVector([][]byte{dst[:1]}); n != 0 || err != io.EOF {
+		t.Fatal(n, err)
+	}
+	back, err := NewSocketReader(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.SetReadDeadline(time.Unix(1, 0))
+	if n, err := back.ReadVector([][]byte{dst[:1]}); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(n, err)
+	}
+}
+
 // Neither reading nor writing allocates per PDU.
 func TestNoAllocations(t *testing.T) {
 	for _, digests := range []bool{false, true} {
 		big := message{set: func(h *BHS) { h.Reset(OpDataOut) }, data: make([]byte, 256<<10)}
 		list := append(slices.Clone(messages), big)
-		r := newReader(&loop{b: wire(t, digests, digests, list...)}, ReadBuffer, digests, digests)
+		a, b := socketPair(t)
+		stream := wire(t, digests, digests, list...)
+		go func() {
+			for {
+				if _, err := a.Write(stream); err != nil {
+					return
+				}
+			}
+		}()
+		src, err := NewSocketReader(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := newReader(src, ReadBuffer, digests, digests)
 		r.MaxData = RecvDataSegment
 		dst := [][]byte{make([]byte, 64<<10), make([]byte, 192<<10)}
 		read := func() {
@@ -474,56 +425,6 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
-func noWriteAllocations(t *testing.T, digests bool, list []message) {
-	a, b := socketPair(t)
-	go io.Copy(io.Discard, b)
-	try, err := NewTryFlusher(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := Writer{HeaderDigest: digests, DataDigest: digests}
-	headers := make([]BHS, len(list))
-	vectors := make([][][]byte, len(list))
-	for i, m := range list {
-		headers[i], vectors[i] = m.header(), [][]byte{m.data}
-	}
-	for name, flush := range map[string]func() error{
-		"Flush":    func() error { return w.Flush(a) },
-		"TryFlush": func() error { try.Flush(&w); return w.Flush(a) },
-	} {
-		write := func() {
-			for i := range list {
-				w.Append(&headers[i], list[i].ahs, vectors[i])
-			}
-			if err := flush(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		write()
-		if n := testing.AllocsPerRun(50, write); n != 0 {
-			t.Errorf("%s of %d PDUs, digests %v: %v allocations", name, len(list), digests, n)
-		}
-	}
-}
-
-// Append refuses what a header cannot say.
-func TestAppendPanics(t *testing.T) {
-	for name, f := range map[string]func(w *Writer, h *BHS){
-		"AHS not a multiple of 4": func(w *Writer, h *BHS) { w.Append(h, make([]byte, 3), nil) },
-		"AHS too long":            func(w *Writer, h *BHS) { w.Append(h, make([]byte, MaxAHS+4), nil) },
-		"data too long":           func(w *Writer, h *BHS) { w.AppendBytes(h, make([]byte, MaxDataSegmentField+1)) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			defer func() {
-				if recover() == nil {
-					t.Error("no panic")
-				}
-			}()
-			f(new(Writer), new(BHS))
-		})
-	}
-}
-
 func BenchmarkRead4K(b *testing.B) {
 	m := message{set: func(h *BHS) { h.Reset(OpSCSICommand) }, data: make([]byte, 4096)}
 	r := newReader(&loop{b: wire(b, false, false, m)}, ReadBuffer, false, false)
@@ -539,17 +440,39 @@ func BenchmarkRead4K(b *testing.B) {
 	}
 }
 
-func BenchmarkWrite4K(b *testing.B) {
-	var w Writer
-	h := messages[4].header2()
-	data := [][]byte{make([]byte, 4096)}
-	b.ReportAllocs()
-	n := 0
-	for b.Loop() {
-		w.Append(h, nil, data)
-		if n++; n%32 == 0 {
-			w.sent = w.appended
-			w.reset()
-		}
+// BenchmarkSocket64K reads PDUs as bulk writes have them off a socket.
+func BenchmarkSocket64K(b *testing.B) {
+	m := message{set: func(h *BHS) { h.Reset(OpDataOut) }, data: make([]byte, 64<<10)}
+	stream := bytes.Repeat(wire(b, false, false, m), 16)
+	for _, vectors := range []bool{false, true} {
+		b.Run(fmt.Sprintf("vectors=%v", vectors), func(b *testing.B) {
+			x, y := socketPair(b)
+			go func() {
+				for {
+					if _, err := x.Write(stream); err != nil {
+						return
+					}
+				}
+			}()
+			s, _ := NewSocketReader(y)
+			var src io.Reader = s
+			if !vectors {
+				src = y
+			}
+			r := NewReader(src, ReadBuffer)
+			r.MaxData = RecvDataSegment
+			dst := slices.Collect(slices.Chunk(make([]byte, 64<<10), 4096))
+			b.SetBytes(64 << 10)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := r.Next(); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := r.ReadData(dst); err != nil {
+					b.Fatal(err)
+				}
+			}
+			x.Close()
+		})
 	}
 }
