@@ -44,22 +44,27 @@ type BrickOptions struct {
 // Node is one server of the cluster: its part of the agreed state, its bricks
 // and the volumes it coordinates. Methods are safe for concurrent use.
 type Node struct {
-	opt   Options
-	store *meta.Store
-	seal  *meta.Sealer
-	pool  *slab.Pool
-	cache *cache.Cache
-	brick *brick.Brick
+	opt     Options
+	store   *meta.Store
+	seal    *meta.Sealer
+	pool    *slab.Pool
+	cache   *cache.Cache
+	brick   *brick.Brick
+	brickFS *vfs.OS
+
+	coord *coordinator
 
 	incarnation uint64
 	recovery    time.Duration
+	ctx         context.Context // ends with Close
+	cancel      context.CancelFunc
+	dropping    sync.WaitGroup
 
-	mu        sync.Mutex
-	volumes   map[meta.ID]*Volume
-	reserves  map[meta.ID]*Reservations
-	dropping  sync.WaitGroup
-	closed    bool
-	brickFail error
+	mu       sync.Mutex
+	volumes  map[meta.ID]*Volume
+	reserves map[meta.ID]*Reservations
+	freeing  map[uint32]bool // families whose space is being freed
+	closed   bool
 }
 
 // Open starts a node on its directory and bricks. Fresh ones are initialized;
@@ -73,14 +78,15 @@ func Open(opt Options) (*Node, error) {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	begin := time.Now()
-	n := &Node{opt: opt, volumes: map[meta.ID]*Volume{}, reserves: map[meta.ID]*Reservations{}}
+	n := &Node{opt: opt, volumes: map[meta.ID]*Volume{}, reserves: map[meta.ID]*Reservations{}, freeing: map[uint32]bool{}}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
 		n.release()
 		return nil, err
 	}
 	n.recovery = time.Since(begin)
 	n.store.Watch(n.changed)
-	n.resumeDrops()
+	n.resume()
 	return n, nil
 }
 
@@ -157,3 +163,134 @@ func (n *Node) State() *meta.State { return n.store.State() }
 // Watch registers f to be called after every change of the state, in order. f
 // must return soon and must not change the state itself.
 func (n *Node) Watch(f func(*meta.State)) { n.store.Watch(f) }
+
+// openBrick opens the node's brick, or makes it when the node is new. What the
+// agreed state and the brick's superblock say of each other has to fit (rule
+// R14): a brick that is missing, foreign, or has seen a later start than the
+// state knows of means that one of the two was replaced or restored.
+func (n *Node) openBrick() error {
+	bo := n.opt.Bricks[0]
+	if err := os.MkdirAll(bo.Path, 0o700); err != nil {
+		return err
+	}
+	bfs, err := vfs.NewOS(bo.Path)
+	if err != nil {
+		return fmt.Errorf("brick %s: %w", bo.Path, err)
+	}
+	if !bfs.Direct() {
+		n.opt.Log.Warn("the file system has no O_DIRECT: the brick goes through the page cache, with O_DSYNC", "brick", bo.Path)
+	}
+	n.brickFS = bfs
+	o := brick.Options{FS: bfs, Path: bo.Path, Pool: n.pool, Cache: n.cache, JournalBytes: bo.Journal, CapacityBytes: bo.Capacity,
+		OnFail: n.brickFailed, Log: n.opt.Log.With("brick", bo.Path)}
+	id, err := n.identify(o)
+	if err != nil {
+		return fmt.Errorf("brick %s: %w", bo.Path, err)
+	}
+	o.Cluster, o.Server = id.Cluster, id.Server
+	if err := n.begin(id); err != nil {
+		return err
+	}
+	b, rec, err := brick.Open(o)
+	if err != nil {
+		return fmt.Errorf("brick %s: %w", bo.Path, err)
+	}
+	n.brick = b
+	n.opt.Log.Info("brick open", "brick", bo.Path, "recovery", rec)
+	// The superblock bears witness of this start.
+	err = b.UpdateSuper(func(s *brick.Super) error { s.Incarnation = uint32(n.incarnation); return nil })
+	n.coord = newCoordinator(b, n.pool, id.Server, n.incarnation)
+	return err
+}
+
+// identify reads whose brick it is, and initializes what is new.
+func (n *Node) identify(o brick.Options) (brick.Identity, error) {
+	s := n.State()
+	super, err := brick.Peek(o.FS)
+	if err != nil && !errors.Is(err, brick.ErrMissing) {
+		return brick.Identity{}, err
+	}
+	if s.ClusterID() == (meta.ID{}) {
+		if super != nil {
+			return brick.Identity{}, &meta.Error{Kind: meta.ErrInUse, Thing: fmt.Sprintf("brick %x of cluster %x", super.Brick, super.Cluster),
+				Why:    "the node's own state is empty",
+				Advice: "start the node with the directory it had before (dir), or give it an empty brick directory"}
+		}
+		cluster := newID()
+		if s, err = n.store.Propose(&metapb.Command{Kind: &metapb.Command_Init{Init: &metapb.Init{ClusterId: cluster[:], ServerName: n.opt.Name}}}); err != nil {
+			return brick.Identity{}, err
+		}
+	}
+	srv := s.Server(1)
+	id := brick.Identity{Cluster: s.ClusterID(), Server: srv.ID}
+	switch {
+	case super != nil:
+		id.Brick = super.Brick
+	case len(srv.Bricks) > 0:
+		return id, &meta.Error{Kind: meta.ErrNotFound, Thing: fmt.Sprintf("brick %x", srv.Bricks[0][:]), Why: "the node has kept its data there before",
+			Advice: "mount the disk that holds it, or correct the path in the configuration"}
+	default:
+		id.Brick = newID()
+		if err := brick.Create(o, id); err != nil {
+			return id, err
+		}
+	}
+	if len(srv.Bricks) > 0 && srv.Bricks[0] != meta.ID(id.Brick) {
+		return id, &meta.Error{Kind: meta.ErrInvalid, Thing: fmt.Sprintf("brick %x", id.Brick), Why: fmt.Sprintf("this node's brick is %x", srv.Bricks[0][:]),
+			Advice: "correct the path in the configuration"}
+	}
+	if super != nil && super.Cluster != id.Cluster {
+		return id, &meta.Error{Kind: meta.ErrInUse, Thing: fmt.Sprintf("brick %x", super.Brick), Why: fmt.Sprintf("it belongs to cluster %x, this node to %x", super.Cluster, id.Cluster),
+			Advice: "correct the path in the configuration, or give the node an empty directory"}
+	}
+	if super != nil && uint64(super.Incarnation) > srv.Incarnation {
+		return id, &meta.Error{Kind: meta.ErrInvalid, Thing: "the node's state", Why: fmt.Sprintf("it knows of %d starts, the brick of %d: it is older than the data", srv.Incarnation, super.Incarnation),
+			Advice: "put back the node directory that belongs to this brick"}
+	}
+	return id, nil
+}
+
+// begin gives this process its incarnation. The agreed state has it before the
+// brick does, so that a crash in between never makes the brick look newer.
+func (n *Node) begin(id brick.Identity) error {
+	s, err := n.store.Propose(&metapb.Command{Kind: &metapb.Command_Start{Start: &metapb.Start{Server: id.Server, Bricks: [][]byte{id.Brick[:]}}}})
+	if err != nil {
+		return err
+	}
+	n.incarnation = s.Server(id.Server).Incarnation
+	return nil
+}
+
+// brickFailed notes that the brick is gone for good. Status shows it; volumes
+// answer with errors that the device server turns into silence.
+func (n *Node) brickFailed(err error) {
+	n.opt.Log.Error("brick failed; the node keeps serving what it can", "error", err)
+}
+
+// Status reports how the node is. It does not block on a disk.
+func (n *Node) Status() Status {
+	st := Status{Incarnation: n.incarnation, Recovery: n.recovery}
+	used, avail, total := n.brick.Space()
+	jused, jcap := n.brick.JournalFill()
+	bs := n.brick.Stats()
+	st.Bricks = []BrickStatus{{Path: n.opt.Bricks[0].Path, Failed: n.brick.Failed(), Direct: n.brickFS.Direct(), Used: used, Available: avail, Total: total,
+		JournalUsed: uint64(jused), JournalCapacity: uint64(jcap), ChecksumErrors: bs.BadBlocks}}
+	cs := n.cache.Stats()
+	st.Cache = CacheStatus{Used: uint64(cs.Bytes), Budget: uint64(cs.Budget), Hits: cs.Hits, Misses: cs.Misses}
+	return st
+}
+
+// release closes what open has opened.
+func (n *Node) release() error {
+	var err error
+	if n.brick != nil {
+		err = n.brick.Close()
+	}
+	if n.store != nil {
+		err = errors.Join(err, n.store.Close())
+	}
+	if n.pool != nil {
+		err = errors.Join(err, n.pool.Close())
+	}
+	return err
+}

@@ -51,40 +51,31 @@ type DiskChange struct {
 	ReadOnly  *bool
 }
 
-// UpdateDisk changes a disk. A disk that shrinks first loses the data beyond
-// its new end, so that growing again never shows it.
+// UpdateDisk changes a disk. What lay beyond the new end of a disk that shrank
+// is gone before UpdateDisk returns, so that growing again never shows it; a
+// crash in between is made up for at the next start.
 func (n *Node) UpdateDisk(ctx context.Context, name string, c DiskChange) (*meta.Disk, error) {
-	if err := n.cutOff(ctx, name, c); err != nil {
-		return nil, err
-	}
+	before := n.State().Disk(name)
 	s, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{
 		Name: name, Size: c.Size, WriteBack: c.WriteBack, ReadOnly: c.ReadOnly, AllowShrink: c.Shrink}}})
 	if err != nil {
 		return nil, err
 	}
-	return s.Disk(name), nil
-}
-
-// cutOff zeroes what a shrinking disk loses.
-func (n *Node) cutOff(ctx context.Context, name string, c DiskChange) error {
-	d := n.State().Disk(name)
-	if d == nil || c.Size == nil || *c.Size >= d.Size || !c.Shrink {
-		return nil
-	}
-	if err := meta.CheckSize(*c.Size, d.BlockSize); err != nil {
-		return err
+	d := s.Disk(name)
+	if before == nil || d.Size >= before.Size {
+		return d, nil
 	}
 	v, err := n.Volume(d.ID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	done := make(chan error, 1)
-	v.Zero(*c.Size, d.Size-*c.Size, true, func(err error) { done <- err })
+	v.trimBeyondEnd(func(err error) { done <- err })
 	select {
 	case err := <-done:
-		return err
+		return d, err
 	case <-ctx.Done():
-		return ctx.Err()
+		return d, ctx.Err()
 	}
 }
 

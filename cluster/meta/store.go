@@ -213,9 +213,10 @@ func (s *Store) compact(state *State) error {
 	}
 	err := writeSnapshot(s.fs, s.dir, state)
 	if err == nil {
-		err = s.log.Trim(s.last + 1)
+		s.log.Trim(s.last + 1)
+		return nil
 	}
-	if err != nil && used > capacity*9/10 {
+	if used > capacity*9/10 {
 		return fmt.Errorf("meta: no room for another command: snapshot: %w", err)
 	}
 	return nil
