@@ -146,7 +146,15 @@ func sealKey(path string) (key [32]byte, err error) {
 	if err == nil {
 		err = os.Rename(path+".new", path)
 	}
-	return key, err
+	if err != nil {
+		return key, err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return key, err
+	}
+	defer d.Close()
+	return key, d.Sync()
 }
 
 // propose hands a command to the state machine.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"sync"
 	"sync/atomic"
@@ -43,7 +44,14 @@ type Store struct {
 // empty. It takes a lock on it, so that no second process has it open. A
 // damaged log or snapshot is an error (ErrRotten), never a smaller state.
 func Open(fsys vfs.FS, dir string) (*Store, error) {
+	return open(fsys, dir, logSegment, logCapacity)
+}
+
+func open(fsys vfs.FS, dir string, segment, capacity int64) (*Store, error) {
 	if err := fsys.MkdirAll(dir); err != nil {
+		return nil, err
+	}
+	if err := fsys.SyncDir(path.Dir(dir)); err != nil {
 		return nil, err
 	}
 	lock, err := fsys.Lock(path.Join(dir, "lock"))
@@ -51,41 +59,48 @@ func Open(fsys vfs.FS, dir string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{fs: fsys, dir: dir, lock: lock}
-	if err := s.load(); err != nil {
+	if err := s.load(segment, capacity); err != nil {
 		lock.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Store) load() error {
+func (s *Store) load(segment, capacity int64) error {
 	state, err := readSnapshot(s.fs, s.dir)
 	if err != nil {
 		return err
 	}
-	logDir := path.Join(s.dir, "log")
-	names, err := s.fs.List(s.dir)
-	if err != nil {
-		return err
-	}
-	opt := journal.Options{FS: s.fs, Dir: logDir, Segment: logSegment, Capacity: logCapacity, UUID: logUUID}
-	for _, n := range names {
-		opt.Create = opt.Create || n == "log"
-	}
-	opt.Create = !opt.Create
-	if opt.Create && state.index != 0 {
-		return fmt.Errorf("%w: there is a snapshot but no log in %s", ErrRotten, logDir)
-	}
-	log, rec, err := journal.Open(opt)
+	log, rec, err := s.openLog(state, segment, capacity)
 	if err != nil {
 		return fmt.Errorf("meta: log: %w", err)
 	}
 	s.log = log
+	if err := s.fs.SyncDir(s.dir); err != nil { // the log's own name
+		log.Close()
+		return err
+	}
 	if err := s.replay(state, rec); err != nil {
 		log.Close()
 		return err
 	}
 	return nil
+}
+
+// openLog opens the log, or makes it where there is none and no snapshot
+// either: then nothing was ever acknowledged here, though a start may have been
+// cut short.
+func (s *Store) openLog(state *State, segment, capacity int64) (*journal.Journal, *journal.Recovery, error) {
+	opt := journal.Options{FS: s.fs, Dir: path.Join(s.dir, "log"), Segment: segment, Capacity: capacity, UUID: logUUID}
+	log, rec, err := journal.Open(opt)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return log, rec, err
+	}
+	if state.index != 0 {
+		return nil, nil, fmt.Errorf("%w: there is a snapshot but no log in %s", ErrRotten, opt.Dir)
+	}
+	opt.Create = true
+	return journal.Open(opt)
 }
 
 // logUUID seeds the log's checksums: the bytes of no other journal match.
