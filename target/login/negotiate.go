@@ -103,16 +103,20 @@ func (n *negotiation) answerRow(i int, value string, now when) (string, *refusal
 	if n.discovery && !r.discovery {
 		return irrelevant, nil
 	}
-	return n.compute(r, value), nil
+	a, ok := n.compute(r, value)
+	if !ok && r.kind == declare {
+		return "", refuse(iscsi.LoginInitiatorError, "%s=%s is out of its range", r.name, value) // there is no answer to refuse it with
+	}
+	return a, nil
 }
 
 // compute does what the key's kind says: it sets the result and returns the
 // answer. A value that is not legal is answered with Reject, and what held
-// before goes on to hold.
-func (n *negotiation) compute(r *row, value string) string {
+// before goes on to hold; then ok is false.
+func (n *negotiation) compute(r *row, value string) (answer string, ok bool) {
 	result, ok := r.result(value)
 	if !ok {
-		return rejected
+		return rejected, false
 	}
 	if r.name == "FirstBurstLength" && number(result) > n.p.MaxBurst {
 		result = strconv.Itoa(n.p.MaxBurst)
@@ -121,9 +125,9 @@ func (n *negotiation) compute(r *row, value string) string {
 		r.set(&n.p, result)
 	}
 	if r.kind == declare {
-		return ""
+		return "", true
 	}
-	return result
+	return result, true
 }
 
 // result is the outcome of a key for the value that the initiator offers, and
