@@ -11,30 +11,47 @@ const (
 	testInitiator = "iqn.2026-11.petal:initiator"
 )
 
-// startServer serves a memory disk of 64 MiB as LUN 0 of testTarget on a
-// loopback port, and returns the port's address.
-func startServer(t testing.TB, cfg Config, change func(*Target)) (*Server, string) {
+// bench is a server on a loopback port that serves a disk in memory, of 64
+// MiB, as LUN 0 of testTarget.
+type bench struct {
+	t       testing.TB
+	server  *Server
+	device  *lun.Device
+	disk    *lun.MemoryDisk
+	address string // of the first portal
+}
+
+func newBench(t testing.TB, cfg Config) *bench {
 	t.Helper()
-	s := New(cfg)
-	d := lun.NewDevice(testTarget)
+	b := &bench{t: t, server: New(cfg), device: lun.NewDevice(testTarget), disk: lun.NewMemoryDisk(64<<20, 512)}
 	u, err := lun.NewUnit(lun.UnitConfig{
-		Disk: lun.NewMemoryDisk(64<<20, 512), Reservations: lun.NewMemoryReservations(), UUID: [16]byte{1}, Name: "disk0",
+		Disk: b.disk, Reservations: lun.NewMemoryReservations(), UUID: [16]byte{1}, Name: "disk0",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.SetUnit(0, u)
-	target := Target{Device: d}
-	if change != nil {
-		change(&target)
+	b.device.SetUnit(0, u)
+	t.Cleanup(b.server.Close)
+	b.set(Target{})
+	b.address = b.listen(1)
+	return b
+}
+
+// set serves the device as testTarget, with the rest of t.
+func (b *bench) set(t Target) {
+	b.t.Helper()
+	t.Device = b.device
+	if err := b.server.SetTarget(testTarget, t); err != nil {
+		b.t.Fatal(err)
 	}
-	if err := s.SetTarget(testTarget, target); err != nil {
-		t.Fatal(err)
-	}
-	a, err := s.Listen(Portal{Listen: "127.0.0.1:0", TPGT: 1})
+}
+
+// listen opens one more portal.
+func (b *bench) listen(tpgt uint16) string {
+	b.t.Helper()
+	a, err := b.server.Listen(Portal{Listen: "127.0.0.1:0", TPGT: tpgt})
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	t.Cleanup(s.Close)
-	return s, a.String()
+	return a.String()
 }

@@ -32,11 +32,7 @@ func (s *Session) command(c iscsi.SCSICommand) error {
 		s.immediate++
 	}
 	s.start(t, refusal(c))
-	if err := s.place(t, s.in.DataLength()); err != nil {
-		return err
-	}
-	s.advance(t)
-	return nil
+	return s.take(t, s.in.DataLength())
 }
 
 // checkData checks what a command announces and brings of data (sections
@@ -104,13 +100,14 @@ func attributeOf(a iscsi.TaskAttribute) attribute {
 // Sense data of commands that never reach the device server, in fixed format
 // (SPC-4, section 4.5.3).
 var (
-	senseMessageError = fixedSense(0x49, 0x00) // INVALID MESSAGE ERROR
-	senseInvalidField = fixedSense(0x24, 0x00) // INVALID FIELD IN CDB
+	senseMessageError = fixedSense(scsi.KeyIllegalRequest, 0x49, 0x00) // INVALID MESSAGE ERROR
+	senseInvalidField = fixedSense(scsi.KeyIllegalRequest, 0x24, 0x00) // INVALID FIELD IN CDB
+	senseDataLost     = fixedSense(scsi.KeyAbortedCommand, 0x47, 0x05) // PROTOCOL SERVICE CRC ERROR
 )
 
-func fixedSense(asc, ascq byte) []byte {
+func fixedSense(key scsi.SenseKey, asc, ascq byte) []byte {
 	b := make([]byte, 18)
-	b[0], b[2], b[7], b[12], b[13] = 0x70, byte(scsi.KeyIllegalRequest), 10, asc, ascq
+	b[0], b[2], b[7], b[12], b[13] = 0x70, byte(key), 10, asc, ascq
 	return b
 }
 
@@ -179,8 +176,10 @@ func (s *Session) startHeld() {
 	for s.startable() {
 		t := s.holding[0]
 		s.holding = s.holding[1:]
-		s.begin(t)
-		t.in.fill(t.kept[:min(len(t.kept), t.want)])
+		if t.phase = collecting; !t.spoiled {
+			s.begin(t)
+			t.in.fill(t.kept[:min(len(t.kept), t.want)])
+		}
 		t.kept = nil
 		s.advance(t)
 	}
@@ -220,6 +219,7 @@ func dropEmpty(sets []*taskSet) []*taskSet {
 func (s *Session) advance(t *task) {
 	switch {
 	case t.phase != collecting || t.unsolicited:
+	case t.spoiled && t.r2ts > 0:
 	case t.decided && t.Drop:
 		s.fail(ErrUnreachable)
 	case t.decided:

@@ -1,7 +1,10 @@
 package session
 
 import (
+	"errors"
+
 	"petal/target/iscsi"
+	"petal/target/scsi"
 	"petal/target/serial"
 )
 
@@ -33,30 +36,26 @@ func (s *Session) unsolicitedData(t *task, d iscsi.DataOut) error {
 	if !t.unsolicited {
 		return protocolError("unsolicited data after the F bit (section 11.7.1)")
 	}
-	if err := checkSequence(d, t.dataSN, t.came); err != nil {
-		return err
-	}
 	if t.came+n > min(s.par.FirstBurst, t.expected) {
 		return protocolError("unsolicited data beyond FirstBurstLength or the expected length (section 13.14)")
 	}
-	t.dataSN++
-	if err := s.place(t, n); err != nil {
+	if err := s.checkSequence(t, d, t.dataSN); err != nil {
 		return err
 	}
+	t.dataSN++
 	if d.Final() {
 		t.unsolicited = false
 	}
-	s.advance(t)
-	return nil
+	return s.take(t, n)
 }
 
 // solicitedData takes what the oldest R2T has asked for.
 func (s *Session) solicitedData(t *task, d iscsi.DataOut) error {
 	n, r := s.in.DataLength(), &t.r2t[0]
-	if err := checkSequence(d, r.nextDataSN, t.came); err != nil {
+	if err := s.checkSequence(t, d, r.nextDataSN); err != nil {
 		return err
 	}
-	if end := t.came + n; end > r.end || d.Final() != (end == r.end) {
+	if end := t.came + n; end > r.end || d.Final() != (end == r.end) && !t.spoiled {
 		return protocolError("Data-Out sequence ends at %d, the R2T at %d (section 11.8)", end, r.end)
 	}
 	r.nextDataSN++
@@ -64,23 +63,47 @@ func (s *Session) solicitedData(t *task, d iscsi.DataOut) error {
 		t.r2ts--
 		copy(t.r2t[:t.r2ts], t.r2t[1:])
 	}
-	if err := s.place(t, n); err != nil {
-		return err
+	return s.take(t, n)
+}
+
+// take receives the n bytes that the present PDU has for t, and moves t on.
+func (s *Session) take(t *task, n int) error {
+	err := s.place(t, n)
+	if t.phase == answered {
+		return err // it was aborted meanwhile
 	}
-	s.advance(t)
-	return nil
+	if reject, ok := errors.AsType[*iscsi.RejectError](err); ok && reject.Reason == iscsi.RejectDataDigest {
+		s.spoil(t, "data digest")
+		s.reject(s.header, reject.Reason)
+		err = nil
+	}
+	if err == nil {
+		s.advance(t)
+	}
+	return err
 }
 
 // checkSequence checks a Data-Out PDU's place in its sequence: DataPDUInOrder
 // is always Yes here (section 13.18).
-func checkSequence(d iscsi.DataOut, dataSN serial.DataSN, offset int) error {
-	if d.DataSN() != dataSN {
-		return protocolError("DataSN %d, want %d (section 11.7.5)", d.DataSN(), dataSN)
+func (s *Session) checkSequence(t *task, d iscsi.DataOut, dataSN serial.DataSN) error {
+	if d.DataSN() != dataSN && !t.spoiled {
+		s.spoil(t, "DataSN")
 	}
-	if int(d.BufferOffset()) != offset {
-		return protocolError("buffer offset %d, want %d (section 11.7.6)", d.BufferOffset(), offset)
+	if int(d.BufferOffset()) != t.came && !t.spoiled {
+		return protocolError("buffer offset %d, want %d (section 11.7.6)", d.BufferOffset(), t.came)
 	}
 	return nil
+}
+
+// spoil makes a task fail that has lost data, by a digest error or, as section
+// 7.9 has it, one implied by DataSN. Section 7.8: with "CHECK CONDITION [...]
+// protocol service CRC error", but "the target MUST wait to receive all the
+// data (signaled by a data PDU with the Final bit set for all outstanding
+// R2Ts)". No further R2T is sent.
+func (s *Session) spoil(t *task, why string) {
+	s.log.Info("data of a command lost", "why", why, "itt", t.itt, "lun", t.LUN)
+	t.spoiled, t.decided, t.want = true, true, 0
+	t.Status, t.Sense = uint8(scsi.StatusCheckCondition), senseDataLost
 }
 
 // place receives n bytes, the whole present data segment, into the memory that

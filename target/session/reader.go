@@ -56,8 +56,11 @@ func (s *Session) burst(h *iscsi.BHS) error {
 
 // one handles one PDU. What it returns costs the connection.
 func (s *Session) one(h *iscsi.BHS, whole bool) error {
-	s.whole = whole
+	s.whole, s.header = whole, h
 	err := s.handle(h)
+	if err == nil {
+		return nil
+	}
 	reject, ok := errors.AsType[*iscsi.RejectError](err)
 	if !ok {
 		return err

@@ -106,8 +106,9 @@ type Session struct {
 	enabled   []*task // scratch of leave
 	vec       [][]byte
 	one1      [1][]byte
-	whole     bool // the present PDU is wholly in the input buffer
-	managing  int  // task management functions in progress
+	header    *iscsi.BHS // of the present PDU
+	whole     bool       // the present PDU is wholly in the input buffer
+	managing  int        // task management functions in progress
 	nextTTT   uint32
 	now       int64
 
