@@ -18,8 +18,13 @@ type committer struct {
 	vec        [][]byte // of the write
 }
 
-// partsMax bounds the parts of one write: the kernel's IOV_MAX, less the header.
-const partsMax = 1023
+// groupBlocks bounds the data of one group, so that a full queue does not make the
+// first in it wait for a long write. The vector of a group then never has more
+// parts than one system call takes.
+const groupBlocks = 256
+
+var _ = [record.MaxGroupBlocks - groupBlocks]struct{}{}
+var _ = [groupBlocks - record.MaxBlocks + 1]struct{}{} // any record fits
 
 // outcome says what a call of commitOne did.
 type outcome int
@@ -121,13 +126,12 @@ func (j *Journal) fitting() int {
 		return 0
 	}
 	room := int((c.active.size - c.active.end) / BlockSize)
-	n, bytes, blocks, parts := 0, record.HeaderSize, 0, 0
+	n, bytes, blocks := 0, record.HeaderSize, 0
 	for r := c.head; r != nil; r = r.next {
 		bytes += record.FrameBytes(len(r.Head), len(r.CRC))
 		blocks += r.blocks()
-		parts += len(r.Data)
-		if n == record.MaxRecords || bytes > record.MaxHeaderBytes || blocks > record.MaxGroupBlocks ||
-			parts > partsMax || record.HeaderBlocks(bytes)+blocks > room {
+		if n == record.MaxRecords || bytes > record.MaxHeaderBytes || blocks > groupBlocks ||
+			record.HeaderBlocks(bytes)+blocks > room {
 			break
 		}
 		n++

@@ -145,6 +145,8 @@ var (
 	ErrCorrupt = errors.New("journal: corrupt")
 	// ErrClosed: appended after Close, or still waiting for a segment at Close.
 	ErrClosed = errors.New("journal: closed")
+	// ErrForeign: the segments are another journal's.
+	ErrForeign = errors.New("journal: of another uuid")
 	// ErrUnreadable: the disk does not let recovery read where the log ends.
 	ErrUnreadable = errors.New("journal: unreadable")
 )
@@ -242,7 +244,7 @@ func (j *Journal) hurry(r *Record, size int64) bool {
 }
 
 // lazyBytesMax bounds what Lazy records may pile up.
-const lazyBytesMax = record.MaxGroupBlocks * BlockSize
+const lazyBytesMax = groupBlocks * BlockSize
 
 // armLazy starts the lazy timer. Under mu.
 func (j *Journal) armLazy() {

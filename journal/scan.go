@@ -154,8 +154,11 @@ func (sc *scan) readHeader(w *window, uuid [16]byte) error {
 		return sc.fail(fmt.Errorf("%w: header", ErrUnreadable))
 	}
 	h, err := record.ParseSegment(b, uuid)
-	if errors.Is(err, record.ErrVersion) {
+	switch {
+	case errors.Is(err, record.ErrVersion):
 		return sc.fail(err)
+	case errors.Is(err, record.ErrForeign):
+		return sc.fail(ErrForeign)
 	}
 	if err == nil && h.Generation != 0 && h.Opening != 0 && h.Base != 0 {
 		sc.header, sc.generation = &h, h.Generation
@@ -196,7 +199,8 @@ func parseAt(w *window, uuid [16]byte, at, size int64) (record.View, error) {
 		return nil, err
 	case int64(view.Block())*BlockSize != at || at+view.Size() > size:
 		return nil, record.ErrForeign
-	case view.Opening() == 0 || view.Base() == 0 || view.First() < view.Base() || view.Durable() >= view.First():
+	case view.Opening() == 0 || view.Base() == 0 || view.First() < view.Base() || view.Durable() >= view.First() ||
+		view.Trim() > view.Durable()+1:
 		return nil, record.ErrCorrupt
 	}
 	return view, nil
@@ -238,7 +242,7 @@ func (sc *scan) checkData(w *window, at int64, view record.View) {
 }
 
 // windowBytes is how much recovery reads at once. Every group fits.
-const windowBytes = 4 << 20
+const windowBytes = 6 << 20
 
 var _ = [windowBytes - record.MaxGroup]struct{}{}
 

@@ -273,8 +273,11 @@ func (j *Journal) roll() bool {
 	} else if j.hopeful() {
 		j.starved, tell = false, false // a segment is on its way
 	}
+	more := ok || !j.stunted // do not ask a full file system over and over
 	j.mu.Unlock()
-	signal(j.need)
+	if more {
+		signal(j.need)
+	}
 	if tell && j.opts.Pressure != nil {
 		j.opts.Pressure(j.Fill())
 	}
@@ -288,12 +291,16 @@ func (j *Journal) roll() bool {
 func (j *Journal) Trim(below LSN) {
 	j.mu.Lock()
 	j.trim = max(j.trim, min(below, j.Durable()+1))
+	freed := false
 	for len(j.live) > 0 && j.live[0] != j.commit.active && j.live[0].last < j.trim {
 		j.free = append(j.free, j.live[0])
 		j.live = append(j.live[:0], j.live[1:]...)
+		freed = true
 	}
 	j.mu.Unlock()
-	signal(j.need)
+	if freed {
+		signal(j.need)
+	}
 }
 
 // Fill returns how much of the journal is taken, in bytes: live segments, the

@@ -91,8 +91,9 @@ const (
 	// MaxHeaderBytes bounds group header and frames together; the largest single
 	// record fits.
 	MaxHeaderBytes = MaxHead + 64<<10
-	// MaxGroupBlocks bounds the data blocks of a group.
-	MaxGroupBlocks = 256
+	// MaxGroupBlocks bounds the data blocks of a group: with the header it is one
+	// vector of IOV_MAX, 1,024, parts.
+	MaxGroupBlocks = 1023
 	// MaxRecords bounds the records of a group.
 	MaxRecords = 4096
 )
