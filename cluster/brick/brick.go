@@ -117,96 +117,6 @@ type Brick struct {
 	stats   counters
 }
 
-type counters struct {
-	reads, extentWrites, homeWrites, homeBlocks, batches, mapFlushes atomic.Uint64
-	mediumErrors, badBlocks, lostBlocks                              atomic.Uint64
-}
-
-// Create makes a new, empty brick in a directory that holds none. It is
-// durable on return.
-func Create(o Options, id Identity) error {
-	o.setDefaults()
-	if id.Cluster == [16]byte{} || id.Brick == [16]byte{} || id.Server == 0 {
-		return errors.New("brick: an identity needs a cluster, a brick and a server")
-	}
-	lock, err := o.FS.Lock("lock")
-	if err != nil {
-		return fmt.Errorf("brick: %w", err)
-	}
-	defer lock.Close()
-	if _, _, err := readSuper(o.FS, o.Pool); !errors.Is(err, ErrMissing) {
-		if err == nil {
-			err = &FormatError{ErrForeign, "super", "there is a brick already", "use it, or wipe the directory first"}
-		}
-		return err
-	}
-	// The superblock comes last: a directory without one is no brick yet, and
-	// Create may be called again after a crash.
-	if err := o.makeParts(id); err != nil {
-		return err
-	}
-	f, err := o.FS.Create(superName+".new", vfs.Direct)
-	if err != nil {
-		return fmt.Errorf("brick: %w", err)
-	}
-	s := &Super{Identity: id, Sequence: 1, Links: map[LinkID]LinkMark{}}
-	if err := errors.Join(writeSuper(f, o.Pool, s), f.Close()); err != nil {
-		return err
-	}
-	if err := errors.Join(o.FS.Rename(superName+".new", superName), o.FS.SyncDir(".")); err != nil {
-		return fmt.Errorf("brick: %w", err)
-	}
-	return nil
-}
-
-// makeParts makes the directories, the map and the journal, after clearing
-// away what an interrupted Create left.
-func (o *Options) makeParts(id Identity) error {
-	if err := o.clearParts(); err != nil {
-		return fmt.Errorf("brick: %w", err)
-	}
-	for _, dir := range []string{"data", "journal"} {
-		if err := o.FS.MkdirAll(dir); err != nil {
-			return fmt.Errorf("brick: %w", err)
-		}
-	}
-	m, err := openMap(o.MapFS, o.mapDir(), false, o.Log)
-	if err != nil {
-		return err
-	}
-	if err := m.close(); err != nil {
-		return fmt.Errorf("brick: map: %w", err)
-	}
-	jo := o.journalOptions(id.Brick)
-	jo.Create = true
-	j, _, err := journal.Open(jo)
-	if err != nil {
-		return fmt.Errorf("brick: %w", err)
-	}
-	return j.Close()
-}
-
-func (o *Options) clearParts() error {
-	if err := o.MapFS.RemoveAll(o.mapDir()); err != nil {
-		return err
-	}
-	for _, dir := range []string{"data", "journal"} {
-		names, err := o.FS.List(dir)
-		if err != nil {
-			continue // not there
-		}
-		for _, n := range names {
-			if err := o.FS.Remove(dir + "/" + n); err != nil {
-				return err
-			}
-		}
-	}
-	if _, err := o.FS.Stat(superName + ".new"); err == nil {
-		return o.FS.Remove(superName + ".new")
-	}
-	return nil
-}
-
 func (o *Options) mapDir() string { return o.MapFS.PathJoin(o.Path, "map") }
 
 func (o *Options) journalOptions(uuid [16]byte) journal.Options {
@@ -328,7 +238,7 @@ func (b *Brick) UpdateSuper(f func(*Super) error) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	if err := writeSuper(b.superFile, b.o.Pool, s); err != nil {
+	if err := writeSuper(b.superFile, s); err != nil {
 		b.fail(err)
 		return err
 	}

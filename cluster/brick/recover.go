@@ -3,7 +3,6 @@ package brick
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"strings"
 	"time"
 
@@ -15,12 +14,11 @@ import (
 // Recovery says what Open found.
 type Recovery struct {
 	Identity    Identity
-	Incarnation uint32 // of this open
-	SuperCopies int    // intact copies of the superblock, of 4; the others have been rewritten
-	Entries     int64  // map entries
-	Replayed    int    // records that were not in the map yet
-	Verified    int    // extents read to see whether their write had completed
-	Torn        int    // extent-writes that had not: they never happened
+	SuperCopies int   // intact copies of the superblock, of 4; the others have been rewritten
+	Entries     int64 // map entries
+	Replayed    int   // records that were not in the map yet
+	Verified    int   // extents read to see whether their write had completed
+	Torn        int   // extent-writes that had not: they never happened
 	// Lost are records that were durable and have rotted in the journal. What
 	// they wrote is gone on this brick.
 	Lost []LostRange
@@ -35,9 +33,9 @@ type LostRange struct{ From, To journal.LSN }
 
 // Open opens the brick in a directory and recovers it: afterwards every block
 // holds what the last record said that was committed here or, failing that,
-// prepared. It takes an exclusive lock, bumps the incarnation in the
-// superblock, and is ErrMissing, ErrNewer, ErrRotten or ErrForeign if the
-// directory does not hold a brick that may be used.
+// prepared. It takes an exclusive lock. The error is one of ErrMissing,
+// ErrNewer, ErrRotten and ErrForeign if the directory does not hold a brick that
+// may be used.
 func Open(o Options) (*Brick, *Recovery, error) {
 	o.setDefaults()
 	began := time.Now()
@@ -111,10 +109,10 @@ func (b *Brick) open(rec *Recovery) (err error) {
 	return b.replay(applied, jr, rec)
 }
 
-// openSuper reads the superblock, checks whose it is, and makes this opening
-// known: a new incarnation, all copies sound.
+// openSuper reads the superblock, checks whose it is, and makes all its copies
+// sound.
 func (b *Brick) openSuper(rec *Recovery) (err error) {
-	if b.super, rec.SuperCopies, err = readSuper(b.o.FS, b.o.Pool); err != nil {
+	if b.super, rec.SuperCopies, err = readSuper(b.o.FS); err != nil {
 		return err
 	}
 	if err := b.super.foreign(b.o.Cluster, b.o.Server); err != nil {
@@ -124,15 +122,16 @@ func (b *Brick) openSuper(rec *Recovery) (err error) {
 	if b.superFile, err = b.o.FS.Open(superName, vfs.Direct); err != nil {
 		return fmt.Errorf("brick: super: %w", err)
 	}
-	s := b.super.clone()
-	s.Sequence++
-	s.Incarnation++
-	if err := writeSuper(b.superFile, b.o.Pool, s); err != nil {
-		return err
+	if rec.SuperCopies < superCopies {
+		s := b.super.clone()
+		s.Sequence++
+		if err := writeSuper(b.superFile, s); err != nil {
+			return err
+		}
+		b.super = s
 	}
-	b.super = s
-	rec.Identity, rec.Incarnation = b.id, s.Incarnation
-	return nil
+	rec.Identity = b.id
+	return b.o.unmark()
 }
 
 // openData opens the data files and works out how much the brick may hold.
@@ -188,226 +187,6 @@ func (b *Brick) claimAll(rec *Recovery) error {
 		}
 		return err
 	})
-}
-
-// logged is a record found in the journal.
-type logged struct {
-	head head
-	lsn  journal.LSN
-	pos  journal.Position
-	crc  []uint32
-	void bool // it never happened, or something later made it so
-}
-
-// replay takes what the journal holds beyond the map into the pending index.
-//
-// Which records count is decided newest first, for an extent-write can only be
-// judged by what later records left of it:
-//
-//	record                              counts
-//	------------------------------------------------------------------------
-//	named by an abort                   no
-//	of a family dropped later           no
-//	write, zero                         yes: the journal has it whole
-//	extent-write, all blocks            no: whatever its extent holds by now
-//	  covered by later records             is not its own
-//	..., at or below settled            yes: its extent was complete
-//	..., the map has its extent         yes: it came there after it was complete
-//	..., every block that no later      yes
-//	  record covers matches its CRC
-//	..., else                           no: torn, it was never acknowledged
-//
-// Torn ones are then named in abort records, durably, before anything else is
-// done: their extents will be used for other things, and must never be taken
-// for theirs.
-func (b *Brick) replay(applied journal.LSN, jr *journal.Recovery, rec *Recovery) error {
-	log, committed, settled, err := b.readLog(applied, rec)
-	if err != nil {
-		return err
-	}
-	for _, r := range jr.Rotten {
-		if r.To > applied {
-			rec.Lost = append(rec.Lost, LostRange{max(r.From, applied+1), r.To})
-			b.o.Log.Error("records lost: they rotted in the journal", "from", r.From, "to", r.To)
-		}
-	}
-	torn, err := b.judge(log, settled, rec)
-	if err != nil {
-		return err
-	}
-	for l := applied + 1; l <= jr.Last; l++ {
-		*b.order.at(l) = doneMark
-	}
-	for i := range log {
-		if err := b.readmit(&log[i], committed, rec); err != nil {
-			return err
-		}
-	}
-	b.order.refresh()
-	if err := b.abortAll(torn); err != nil {
-		return err
-	}
-	return b.alloc.restore()
-}
-
-// readLog reads the heads of the records beyond the map, and the highest
-// watermarks that they carry.
-func (b *Brick) readLog(applied journal.LSN, rec *Recovery) (log []logged, committed, settled journal.LSN, err error) {
-	err = b.journal.Replay(applied+1, func(e journal.Entry) error {
-		r := logged{lsn: e.LSN, pos: e.Position}
-		if err := parseHead(e.Head, &r.head); err != nil {
-			return fmt.Errorf("record %d: %w", e.LSN, err)
-		}
-		if r.head.Type == typeWrite {
-			r.crc = append([]uint32(nil), e.CRC...)
-			if len(r.crc) != blocks(r.head.Mask) {
-				return rotten("journal", "record %d has %d blocks for mask %#x", e.LSN, len(r.crc), r.head.Mask)
-			}
-		}
-		committed, settled = max(committed, r.head.Committed), max(settled, r.head.Settled)
-		log = append(log, r)
-		return nil
-	})
-	rec.Replayed = len(log)
-	return log, committed, settled, err
-}
-
-// judge marks the records that do not count, newest first, and returns the torn
-// ones.
-func (b *Brick) judge(log []logged, settled journal.LSN, rec *Recovery) (torn []journal.LSN, err error) {
-	void := map[journal.LSN]bool{}
-	dropped := map[placement.Family]bool{}
-	covered := map[placement.Key]placement.Mask{}
-	for i := len(log) - 1; i >= 0; i-- {
-		r := &log[i]
-		h := &r.head
-		switch {
-		case h.Type == typeAbort:
-			void[journal.LSN(h.Target)] = true
-			r.void = true
-			continue
-		case h.Type == typeDrop:
-			dropped[h.Key.Family] = true
-			continue
-		case void[r.lsn] || dropped[h.Key.Family]:
-			r.void = true
-			continue
-		}
-		cover := covered[h.Key]
-		if h.Type == typeExtent {
-			switch ok, err := b.complete(r, cover, settled, rec); {
-			case err != nil:
-				return nil, err
-			case cover == placement.Full:
-				r.void = true
-				continue
-			case !ok:
-				r.void = true
-				rec.Torn++
-				torn = append(torn, r.lsn)
-				continue
-			}
-		}
-		covered[h.Key] = cover | h.Mask
-	}
-	return torn, nil
-}
-
-// complete reports whether the extent of an extent-write was wholly written.
-func (b *Brick) complete(r *logged, cover placement.Mask, settled journal.LSN, rec *Recovery) (bool, error) {
-	if r.lsn <= settled || cover == placement.Full {
-		return true, nil
-	}
-	var e entry
-	if err := b.pmap.lookup(r.head.Key, &e); err != nil {
-		return false, err
-	}
-	if e.Kind == kindExtent && e.Extent == r.head.Target {
-		return true, nil
-	}
-	d := b.alloc.file(r.head.Target)
-	if d == nil {
-		return false, nil // made for this very write, and not durable
-	}
-	rec.Verified++
-	buf := b.o.Pool.Get(extentSize)
-	defer buf.Release()
-	if _, err := d.plain.ReadAt(buf.Bytes(), int64(r.head.Target%extentsPerFile)*extentSize); err != nil {
-		b.o.Log.Warn("an extent that may not have been written cannot be read", "extent", r.head.Target, "cause", err)
-		return false, nil
-	}
-	for i := range placement.BlocksPerChunk {
-		if cover>>i&1 == 0 && crc32.Checksum(block(buf.Bytes(), i), castagnoli) != r.head.Sum[i] {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-// readmit enters a record that counts into the pending index, as it was before
-// the crash.
-func (b *Brick) readmit(r *logged, committed journal.LSN, rec *Recovery) error {
-	if r.void {
-		return nil
-	}
-	h := &r.head
-	p := &pend{key: h.Key, mask: h.Mask, typ: h.Type, lsn: r.lsn, pos: r.pos, ext: h.Target, born: b.now()}
-	*b.order.at(r.lsn) = p
-	if h.Type == typeDrop {
-		p.state.Store(stateReady)
-		return nil
-	}
-	c := b.pending.shard(h.Key).get(h.Key)
-	switch h.Type {
-	case typeWrite:
-		p.setSums(r.crc)
-		if !c.reserved {
-			c.reserved = true
-			b.alloc.force(1)
-		}
-	case typeExtent:
-		p.setSums(h.Sum[:])
-		c.fulls++
-		if err := b.reclaim(p); err != nil {
-			return err
-		}
-	}
-	p.state.Store(stateDurable | stateSettled)
-	if r.lsn > committed && b.o.HoldPrepared {
-		c.prepared++
-		rec.Prepared = append(rec.Prepared, b.prepared(p, h))
-		return nil
-	}
-	p.state.Store(stateReady)
-	p.older, c.newest = c.newest, p
-	return nil
-}
-
-// reclaim marks the extent of an extent-write as used, unless the map has.
-func (b *Brick) reclaim(p *pend) error {
-	fresh, err := b.alloc.claim(p.ext)
-	if err != nil || fresh {
-		return err
-	}
-	var e entry
-	if err := b.pmap.lookup(p.key, &e); err != nil {
-		return err
-	}
-	if e.Kind != kindExtent || e.Extent != p.ext {
-		return rotten("journal", "record %d names extent %d, which something else uses", p.lsn, p.ext)
-	}
-	return nil
-}
-
-// prepared makes the record that the caller is to decide about.
-func (b *Brick) prepared(p *pend, h *head) *Record {
-	r := &Record{Key: p.key, Mask: p.mask, Ver: h.Ver, Seq: h.Seq, Bucket: h.Bucket, Op: h.Op, Excluded: h.Excluded, b: b, p: p}
-	r.LSN, r.Position = p.lsn, p.pos
-	if p.typ == typeZero {
-		r.Kind = Zero
-	}
-	copy(r.Sum[:], p.sums())
-	return r
 }
 
 // abortAll makes abort records of the torn ones durable.

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sort"
 
-	"petal/cluster/slab"
 	"petal/journal/vfs"
 	"petal/placement"
 )
@@ -25,7 +24,7 @@ import (
 //	 24  cluster     16
 //	 40  brick       16   uuid; seeds the journal's checksums
 //	 56  server      u32
-//	 60  incarnation u32  bumped each time the brick is opened
+//	 60  incarnation u32  of the server's last start that opened it; set by its owner (R14)
 //	 64  links       u32  count, then for each: gmap u32, position u32, ver u64, solo u8, 7 of zero
 //	  .  router      u64 version, u32 count of bricks, 16 each, u32 0 or 4096, then a u16 index for each bucket
 //	end  crc         u32  CRC32C of everything before it
@@ -248,7 +247,7 @@ func (s *Super) parseTables(b []byte) error {
 // readSuper returns the intact copy with the highest sequence, and how many of
 // the four are intact and equal to it. One copy from a newer petal refuses the
 // brick even if others are readable: a newer petal was there last.
-func readSuper(fsys vfs.FS, pool *slab.Pool) (*Super, int, error) {
+func readSuper(fsys vfs.FS) (*Super, int, error) {
 	f, err := fsys.Open(superName, vfs.Direct)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, &FormatError{ErrMissing, "super", "there is no file super",
@@ -262,8 +261,8 @@ func readSuper(fsys vfs.FS, pool *slab.Pool) (*Super, int, error) {
 	var copies [superCopies][]byte
 	var bad error
 	for i := range copies {
-		b, err := readCopy(f, pool, i)
-		if err != nil {
+		b := vfs.AlignedBuffer(superStride)
+		if _, err := f.ReadAt(b, int64(i)*superStride); err != nil {
 			bad = rotten("super", "copy %d cannot be read: %v", i, err)
 			continue
 		}
@@ -291,26 +290,22 @@ func readSuper(fsys vfs.FS, pool *slab.Pool) (*Super, int, error) {
 	return best, good, nil
 }
 
-func readCopy(f vfs.File, pool *slab.Pool, i int) ([]byte, error) {
-	buf := pool.Get(superStride)
-	defer buf.Release()
-	if _, err := f.ReadAt(buf.Bytes(), int64(i)*superStride); err != nil {
-		return nil, err
-	}
-	return bytes.Clone(buf.Bytes()), nil
+// Peek reads the superblock of the brick in a directory without locking or
+// changing anything. Errors as of Open, ErrForeign excepted.
+func Peek(fsys vfs.FS) (*Super, error) {
+	s, _, err := readSuper(fsys)
+	return s, err
 }
 
 // writeSuper replaces the superblock in the four numbered steps.
-func writeSuper(f vfs.File, pool *slab.Pool, s *Super) error {
+func writeSuper(f vfs.File, s *Super) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	buf := pool.Get(superStride)
-	defer buf.Release()
-	clear(buf.Bytes())
-	copy(buf.Bytes(), s.encode())
+	b := vfs.AlignedBuffer(superStride)
+	copy(b, s.encode())
 	for i := range superCopies {
-		if _, err := f.WriteAt(buf.Bytes(), int64(i)*superStride); err != nil {
+		if _, err := f.WriteAt(b, int64(i)*superStride); err != nil {
 			return fmt.Errorf("brick: super: %w", err)
 		}
 		if i%2 == 1 {

@@ -1,0 +1,213 @@
+package brick
+
+import (
+	"fmt"
+
+	"petal/cluster/slab"
+	"petal/placement"
+)
+
+// chunkPlan is what a batch does to one chunk.
+type chunkPlan struct {
+	key     placement.Key
+	records []*pend // oldest first
+	was, is entry
+	src     [placement.BlocksPerChunk]source
+	freed   []restingExtent
+	temp    []*slab.Buf
+	lost    placement.Mask // unreadable in the journal
+}
+
+// source is where the data of a block to be written home comes from.
+type source struct {
+	rec  *pend
+	rank int
+	buf  *slab.Buf // a reference, or nil: in the journal
+}
+
+// homeWrite is one block on its way home.
+type homeWrite struct {
+	to   slot
+	data []byte
+}
+
+// fold works out which record each block's data comes from. The shard's lock is
+// held.
+func (p *chunkPlan) fold() {
+	for _, r := range p.records {
+		for i := range p.src {
+			if r.mask>>i&1 == 0 {
+				continue
+			}
+			if p.src[i] = (source{}); r.typ == typeWrite {
+				p.src[i] = source{rec: r, rank: rank(r.mask, i)}
+			}
+		}
+	}
+	for i := range p.src {
+		if s := &p.src[i]; s.rec != nil && s.rec.buf != nil {
+			s.buf = s.rec.buf.Retain()
+		}
+	}
+}
+
+func (p *chunkPlan) release() {
+	for i := range p.src {
+		if p.src[i].buf != nil {
+			p.src[i].buf.Release()
+		}
+	}
+	for _, t := range p.temp {
+		t.Release()
+	}
+}
+
+// plan works out the chunk's new entry and queues the writes of its blocks.
+func (b *Brick) plan(p *chunkPlan) error {
+	if err := b.pmap.lookup(p.key, &p.was); err != nil {
+		return err
+	}
+	p.is = p.was
+	for _, r := range p.records {
+		p.apply(r)
+	}
+	var dirty placement.Mask
+	for i := range p.src {
+		if p.src[i].rec != nil {
+			dirty |= 1 << i
+		}
+	}
+	if err := b.settlePlace(p, dirty); err != nil {
+		return err
+	}
+	return b.queueWrites(p, dirty)
+}
+
+// apply changes the entry as one record says, all but where blocks lie.
+func (p *chunkPlan) apply(r *pend) {
+	e := &p.is
+	e.Missing &^= r.mask
+	switch r.typ {
+	case typeZero:
+		e.Valid &^= r.mask
+		e.Zero |= r.mask
+		return
+	case typeExtent:
+		if p.is.Kind == kindExtent && p.is.Extent != p.was.Extent {
+			p.freed = append(p.freed, restingExtent{p.is.Extent, false}) // of an earlier extent-write
+		}
+		e.Kind, e.Extent = kindExtent, r.ext
+	}
+	e.Valid |= r.mask
+	e.Zero &^= r.mask
+	for i, k := 0, 0; i < len(e.Sum); i++ {
+		if r.mask>>i&1 != 0 {
+			e.Sum[i] = r.sums()[k]
+			k++
+		}
+	}
+}
+
+// settlePlace decides where the chunk's blocks lie from now on.
+func (b *Brick) settlePlace(p *chunkPlan, dirty placement.Mask) error {
+	e := &p.is
+	wasExtent := p.was.Kind == kindExtent
+	if e.Valid == 0 {
+		if e.Kind == kindExtent && !(wasExtent && p.was.Extent == e.Extent) {
+			p.freed = append(p.freed, restingExtent{e.Extent, true})
+		}
+		e.Kind, e.Extent = kindZero, 0
+		if root(p.key.Node) {
+			e.Zero = 0 // nothing to hide
+		}
+	} else if e.Kind != kindExtent {
+		x, err := b.takePromised(p.key)
+		if err != nil {
+			return err
+		}
+		e.Kind, e.Extent = kindExtent, x
+	}
+	if wasExtent && (e.Kind != kindExtent || e.Extent != p.was.Extent) {
+		p.freed = append(p.freed, restingExtent{p.was.Extent, e.Kind == kindZero})
+	}
+	return nil
+}
+
+// root reports whether a node of the epoch tree has no ancestor.
+func root(n placement.Node) bool { return n == 1 }
+
+// takePromised takes an extent that was promised to the chunk, flushing the
+// map if all that are free still rest.
+func (b *Brick) takePromised(k placement.Key) (uint64, error) {
+	s := b.pending.shard(k)
+	s.mu.Lock()
+	promised := false
+	if c := s.chunks[k]; c != nil {
+		promised, c.reserved = c.reserved, false
+	}
+	s.mu.Unlock()
+	for try := 0; ; try++ {
+		if x, ok := b.alloc.take(promised); ok {
+			return x, nil
+		}
+		if try == 1 {
+			return 0, fmt.Errorf("brick: no extent for family %d chunk %d (promised: %v)", k.Family, k.Chunk, promised)
+		}
+		if err := b.flushMap(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// queueWrites queues the home writes of the dirty blocks.
+func (b *Brick) queueWrites(p *chunkPlan, dirty placement.Mask) error {
+	d := &b.destager
+	for i := 0; i < placement.BlocksPerChunk; i++ {
+		if dirty>>i&1 == 0 {
+			continue
+		}
+		s := &p.src[i]
+		if s.buf != nil {
+			d.writes = append(d.writes, homeWrite{p.is.place(i), block(s.buf.Bytes(), s.rank)})
+			continue
+		}
+		n := 1
+		for i+n < placement.BlocksPerChunk && p.src[i+n].buf == nil && p.src[i+n].rec == s.rec && p.src[i+n].rank == s.rank+n {
+			n++
+		}
+		b.readBack(p, i, n)
+		i += n - 1
+	}
+	return nil
+}
+
+// readBack reads n blocks from block i on from the journal and queues them. A
+// block that rotted there is lost: its home is left alone, and since the new
+// entry has the checksum that it should have, reading it is a medium error and
+// never old data.
+func (b *Brick) readBack(p *chunkPlan, i, n int) {
+	t := b.o.Pool.Get(n * placement.BlockSize)
+	p.temp = append(p.temp, t)
+	var at places
+	s := &p.src[i]
+	for k := range n {
+		at[i+k] = place{kind: inJournal, pos: s.rec.pos, rank: s.rank + k, sum: s.rec.sums()[s.rank+k]}
+	}
+	bad, err := b.fetch(&at, i, n, t.Bytes())
+	for k := range n {
+		if bad>>(i+k)&1 == 0 {
+			b.destager.writes = append(b.destager.writes, homeWrite{p.is.place(i + k), block(t.Bytes(), k)})
+			continue
+		}
+		b.stats.lostBlocks.Add(1)
+		b.o.Log.Error("block lost in the journal before it reached its home", "key", fmt.Sprint(p.key), "block", i+k, "lsn", s.rec.lsn, "cause", err)
+	}
+}
+
+// extents is what the entry takes of the extent area.
+func (e *entry) extents() int64 {
+	if e.Kind == kindExtent {
+		return 1
+	}
+	return 0
+}
