@@ -49,13 +49,11 @@ func parseURL(s string) (URL, error) {
 		u.User, u.Secret, _ = strings.Cut(authority[:at], "%")
 		authority = authority[at+1:]
 	}
-	if authority == "" {
-		return u, errors.New("has no host")
+	host, port, err := splitHost(authority)
+	if err != nil {
+		return u, err
 	}
-	u.Host = authority
-	if _, _, err := net.SplitHostPort(authority); err != nil {
-		u.Host = net.JoinHostPort(strings.Trim(authority, "[]"), "3260")
-	}
+	u.Host = net.JoinHostPort(host, port)
 	target, lun, hasLUN := strings.Cut(path, "/")
 	u.Target = target
 	if hasLUN && lun != "" {
@@ -70,6 +68,21 @@ func parseURL(s string) (URL, error) {
 		return u, err
 	}
 	return u, u.setQuery(values)
+}
+
+// splitHost splits host, host:port, [address] or [address]:port.
+func splitHost(authority string) (host, port string, err error) {
+	host, port, err = net.SplitHostPort(authority)
+	if err != nil {
+		host, port, err = net.SplitHostPort(authority + ":3260")
+	}
+	if err == nil && (host == "" || strings.ContainsAny(host, "[]") || port == "" || strings.ContainsAny(port, "[]")) {
+		err = fmt.Errorf("%q is no host", authority)
+	}
+	if authority == "" {
+		err = errors.New("has no host")
+	}
+	return host, port, err
 }
 
 func (u *URL) setQuery(values url.Values) error {
