@@ -35,7 +35,7 @@ func (s *Server) serve(c net.Conn, p *portal) {
 			s.log.Error("connection dropped by a bug", "peer", c.RemoteAddr().String(), "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 		}
 	}()
-	x := &connection{server: s, portal: p, conn: c, in: iscsi.NewReader(c, iscsi.LoginBuffer)}
+	x := &connection{server: s, portal: p, conn: c, in: iscsi.NewReader(source(c), iscsi.LoginBuffer)}
 	x.who = &authority{server: s, portal: p, local: addrPort(c.LocalAddr())}
 	t := s.halfOpen.enter(c)
 	result, last := x.login()
@@ -44,6 +44,16 @@ func (s *Server) serve(c net.Conn, p *portal) {
 		return
 	}
 	x.session(result, last)
+}
+
+// source is what a connection is read from: with readv where there is a socket.
+func source(c net.Conn) io.Reader {
+	if t, ok := c.(*net.TCPConn); ok {
+		if r, err := iscsi.NewSocketReader(t); err == nil {
+			return r
+		}
+	}
+	return c
 }
 
 // login runs the login phase. It returns nil if there will be no session, else

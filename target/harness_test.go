@@ -23,18 +23,25 @@ type bench struct {
 
 func newBench(t testing.TB, cfg Config) *bench {
 	t.Helper()
-	b := &bench{t: t, server: New(cfg), device: lun.NewDevice(testTarget), disk: lun.NewMemoryDisk(64<<20, 512)}
-	u, err := lun.NewUnit(lun.UnitConfig{
-		Disk: b.disk, Reservations: lun.NewMemoryReservations(), UUID: [16]byte{1}, Name: "disk0",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.device.SetUnit(0, u)
+	b := &bench{t: t, server: New(cfg), device: lun.NewDevice(testTarget)}
+	b.useDisk(lun.NewMemoryDisk(64<<20, 512))
 	t.Cleanup(b.server.Close)
 	b.set(Target{})
 	b.address = b.listen(1)
 	return b
+}
+
+// useDisk makes LUN 0 of d.
+func (b *bench) useDisk(d *lun.MemoryDisk) {
+	b.t.Helper()
+	u, err := lun.NewUnit(lun.UnitConfig{
+		Disk: d, Reservations: lun.NewMemoryReservations(), UUID: [16]byte{1}, Name: "disk0",
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.disk = d
+	b.device.SetUnit(0, u)
 }
 
 // set serves the device as testTarget, with the rest of t.

@@ -37,9 +37,8 @@ func (s *Session) read() error {
 
 // burst handles a PDU and all others that are whole in the input buffer.
 func (s *Session) burst(h *iscsi.BHS) error {
-	whole := false // the first one may still lack data
 	for {
-		if err := s.one(h, whole); err != nil || s.dead || !s.in.Buffered() {
+		if err := s.one(h); err != nil || s.dead || !s.in.Buffered() {
 			return err
 		}
 		if s.out.filling.Pending() > burstFlush {
@@ -50,13 +49,12 @@ func (s *Session) burst(h *iscsi.BHS) error {
 		if h, err = s.in.Next(); err != nil {
 			return err
 		}
-		whole = true
 	}
 }
 
 // one handles one PDU. What it returns costs the connection.
-func (s *Session) one(h *iscsi.BHS, whole bool) error {
-	s.whole, s.header = whole, h
+func (s *Session) one(h *iscsi.BHS) error {
+	s.header = h
 	err := s.handle(h)
 	if err == nil {
 		return nil
@@ -128,7 +126,7 @@ func (s *Session) receive(vec [][]byte) error {
 	if s.in.DataLength() == 0 {
 		return nil
 	}
-	if !s.whole {
+	if !s.in.DataBuffered() {
 		s.unlock(false)
 		defer s.lock()
 	}

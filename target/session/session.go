@@ -107,7 +107,6 @@ type Session struct {
 	vec       [][]byte
 	one1      [1][]byte
 	header    *iscsi.BHS // of the present PDU
-	whole     bool       // the present PDU is wholly in the input buffer
 	managing  int        // task management functions in progress
 	nextTTT   uint32
 	now       int64
