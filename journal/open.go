@@ -143,7 +143,7 @@ func (j *Journal) create(found []uint32) error {
 	}
 	j.makeSlots(nil)
 	s, generation := j.pick()
-	if err := j.makeReady(s, generation); err != nil {
+	if _, err := j.makeReady(s, generation); err != nil {
 		return err
 	}
 	j.preparing = false

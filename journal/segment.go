@@ -25,7 +25,7 @@ import (
 // The committer writes to the active one without a lock: nobody else does.
 type segment struct {
 	slot   uint32
-	size   int64
+	size   int64 // bytes; never changes
 	file   vfs.File
 	header record.Group // scratch of the committer
 
@@ -80,7 +80,7 @@ func (j *Journal) prepareOne() bool {
 	if s == nil {
 		return false
 	}
-	err := j.makeReady(s, generation)
+	s, err := j.makeReady(s, generation)
 	j.mu.Lock()
 	j.preparing = false
 	switch {
@@ -149,14 +149,17 @@ func (j *Journal) hopeful() bool {
 }
 
 // makeReady pre-writes s if need be and writes its header. From then on nothing
-// that was in it is sound, and the journal's trim is durable.
-func (j *Journal) makeReady(s *segment, generation uint64) error {
+// that was in it is sound, and the journal's trim is durable. It returns the
+// segment to use from now on.
+func (j *Journal) makeReady(s *segment, generation uint64) (*segment, error) {
+	var err error
 	if s.file == nil {
-		if err := j.makeFile(s); err != nil {
-			return err
-		}
-	} else if err := j.resize(s); err != nil {
-		return err
+		err = j.makeFile(s)
+	} else if s.size != j.opts.Segment {
+		s, err = j.resize(s)
+	}
+	if err != nil {
+		return s, err
 	}
 	block := vfs.AlignedBuffer(BlockSize)
 	header := record.Segment{
@@ -165,12 +168,12 @@ func (j *Journal) makeReady(s *segment, generation uint64) error {
 	}
 	header.Encode(block)
 	if _, err := s.file.WriteAt(block, 0); err != nil {
-		return err
+		return s, err
 	}
 	j.mu.Lock()
 	s.generation, s.end, s.last = generation, BlockSize, 0
 	j.mu.Unlock()
-	return nil
+	return s, nil
 }
 
 // makeFile makes the file of a new segment: written full of zeros, so that later
@@ -232,27 +235,21 @@ func zero(file vfs.File, off, end int64) error {
 	return nil
 }
 
-// resize brings a free segment to the size that Options ask for. Its content is
-// not needed, and its header is written after.
-func (j *Journal) resize(s *segment) error {
-	have, err := s.file.Size()
-	if err != nil {
-		return err
-	}
-	want := j.opts.Segment
-	have = have / BlockSize * BlockSize
-	if have < want {
-		if err := zero(s.file, have, want); err != nil {
-			return err
+// resize brings a free segment to the size that Options ask for, and returns it
+// with that size. Its content is not needed, and its header is written after.
+func (j *Journal) resize(old *segment) (*segment, error) {
+	s := &segment{slot: old.slot, size: j.opts.Segment, file: old.file}
+	whole := old.size / BlockSize * BlockSize
+	if whole < s.size {
+		if err := zero(s.file, whole, s.size); err != nil {
+			return s, err
 		}
 	}
-	if err := s.file.Truncate(want); err != nil {
-		return err
+	if err := s.file.Truncate(s.size); err != nil {
+		return s, err
 	}
-	j.mu.Lock()
-	s.size = want
-	j.mu.Unlock()
-	return s.file.Sync()
+	j.slots[s.slot].Store(s)
+	return s, s.file.Sync()
 }
 
 // roll makes the next ready segment the active one and reports whether there was

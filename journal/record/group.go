@@ -7,19 +7,17 @@ import (
 
 // Offsets in the group header.
 const (
-	offVersion    = 8
-	offUUID       = 16
-	offGeneration = 32
-	offBlock      = 40
-	offBytes      = 44
-	offRecords    = 48
-	offBlocks     = 52
-	offFirst      = 56
-	offDurable    = 64
-	offOpening    = 72
-	offBase       = 80
-	offTrim       = 88
-	offEnd        = 96
+	offVersion = 8
+	offBlock   = offSeedEnd
+	offBytes   = 44
+	offRecords = 48
+	offBlocks  = 52
+	offFirst   = 56
+	offDurable = 64
+	offOpening = 72
+	offBase    = 80
+	offTrim    = 88
+	offEnd     = 96
 )
 
 // The header ends where the frames begin, on a multiple of 8, and one block is
@@ -27,6 +25,8 @@ const (
 var (
 	_ = [1]struct{}{}[offEnd-HeaderSize]
 	_ = [1]struct{}{}[HeaderSize%8]
+	_ = [1]struct{}{}[offGeneration-(offUUID+16)]
+	_ = [1]struct{}{}[offSeedEnd-(offGeneration+8)]
 	_ = [1]struct{}{}[SegmentSize-(64+8)]
 	_ = [BlockSize - HeaderSize - FrameSize]struct{}{}
 	_ = [MaxHeaderBytes - HeaderSize - FrameSize - 4*MaxBlocks - MaxHead - 8]struct{}{}
@@ -113,7 +113,7 @@ func (b *Builder) Finish(g *Group) []byte {
 	binary.LittleEndian.PutUint64(h[offOpening:], g.Opening)
 	binary.LittleEndian.PutUint64(h[offBase:], g.Base)
 	binary.LittleEndian.PutUint64(h[offTrim:], g.Trim)
-	binary.LittleEndian.PutUint32(h[offCRC:], sum(&g.UUID, g.Generation, h))
+	binary.LittleEndian.PutUint32(h[offCRC:], sum(h))
 	return h
 }
 
@@ -171,7 +171,7 @@ func Parse(b []byte, uuid [16]byte) (View, error) {
 		return nil, ErrShort
 	}
 	v := View(b[:need:need])
-	if binary.LittleEndian.Uint32(v[offCRC:]) != sum(&uuid, v.Generation(), v) {
+	if binary.LittleEndian.Uint32(v[offCRC:]) != sum(v) {
 		return nil, fmt.Errorf("%w: checksum of header", ErrCorrupt)
 	}
 	if err := checkVersion(v); err != nil {

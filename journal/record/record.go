@@ -126,21 +126,22 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Checksum is the CRC32C of a data block, as frames carry it.
 func Checksum(block []byte) uint32 { return crc32.Checksum(block, castagnoli) }
 
-// seed is where the header checksums of one generation start.
-func seed(uuid *[16]byte, generation uint64) uint32 {
-	var g [8]byte
-	binary.LittleEndian.PutUint64(g[:], generation)
-	return crc32.Update(crc32.Update(0, castagnoli, uuid[:]), castagnoli, g[:])
-}
+// Where both headers keep what their checksum is about.
+const (
+	offCRC        = 12
+	offUUID       = 16
+	offGeneration = 32
+	offSeedEnd    = 40
+)
 
-// offCRC is where both headers keep their checksum.
-const offCRC = 12
+var noCRC [4]byte // never written
 
-// sum is the checksum of header blocks b with their CRC field as zero.
-func sum(uuid *[16]byte, generation uint64, b []byte) uint32 {
-	var zero [4]byte
-	c := crc32.Update(seed(uuid, generation), castagnoli, b[:offCRC])
-	c = crc32.Update(c, castagnoli, zero[:])
+// sum is the checksum of header blocks with their CRC field as zero. It starts
+// from that of uuid and generation, which lie next to each other in b.
+func sum(b []byte) uint32 {
+	c := crc32.Checksum(b[offUUID:offSeedEnd], castagnoli)
+	c = crc32.Update(c, castagnoli, b[:offCRC])
+	c = crc32.Update(c, castagnoli, noCRC[:])
 	return crc32.Update(c, castagnoli, b[offCRC+4:])
 }
 
@@ -149,7 +150,7 @@ func checkPrefix(b []byte, magic string, uuid *[16]byte) error {
 	if string(b[:8]) != magic {
 		return ErrNone
 	}
-	if [16]byte(b[16:32]) != *uuid {
+	if [16]byte(b[offUUID:offGeneration]) != *uuid {
 		return ErrForeign
 	}
 	return nil
@@ -182,13 +183,13 @@ func (s *Segment) Encode(block []byte) {
 	clear(block)
 	copy(block, segmentMagic)
 	binary.LittleEndian.PutUint16(block[8:], Version)
-	copy(block[16:], s.UUID[:])
-	binary.LittleEndian.PutUint64(block[32:], s.Generation)
+	copy(block[offUUID:], s.UUID[:])
+	binary.LittleEndian.PutUint64(block[offGeneration:], s.Generation)
 	binary.LittleEndian.PutUint64(block[40:], s.Size)
 	binary.LittleEndian.PutUint64(block[48:], s.Opening)
 	binary.LittleEndian.PutUint64(block[56:], s.Base)
 	binary.LittleEndian.PutUint64(block[64:], s.Trim)
-	binary.LittleEndian.PutUint32(block[offCRC:], sum(&s.UUID, s.Generation, block))
+	binary.LittleEndian.PutUint32(block[offCRC:], sum(block))
 }
 
 // ParseSegment reads the segment header of journal uuid in block, BlockSize
@@ -203,13 +204,13 @@ func ParseSegment(block []byte, uuid [16]byte) (Segment, error) {
 	}
 	s := Segment{
 		UUID:       uuid,
-		Generation: binary.LittleEndian.Uint64(block[32:]),
+		Generation: binary.LittleEndian.Uint64(block[offGeneration:]),
 		Size:       binary.LittleEndian.Uint64(block[40:]),
 		Opening:    binary.LittleEndian.Uint64(block[48:]),
 		Base:       binary.LittleEndian.Uint64(block[56:]),
 		Trim:       binary.LittleEndian.Uint64(block[64:]),
 	}
-	if binary.LittleEndian.Uint32(block[offCRC:]) != sum(&uuid, s.Generation, block) {
+	if binary.LittleEndian.Uint32(block[offCRC:]) != sum(block) {
 		return Segment{}, ErrCorrupt
 	}
 	if err := checkVersion(block); err != nil {
