@@ -64,7 +64,10 @@ func (r *readahead) note(off uint64, n int, size uint64) (from, to placement.Chu
 	if goal <= s.ahead {
 		return 0, 0
 	}
-	from = placement.Chunk((s.ahead + placement.ChunkSize - 1) / placement.ChunkSize)
+	from = placement.Chunk(s.ahead / placement.ChunkSize)
+	if s.ahead%placement.ChunkSize != 0 {
+		from++ // that one was read or fetched in part
+	}
 	to = placement.Chunk((goal-1)/placement.ChunkSize) + 1
 	s.ahead = goal
 	return from, max(from, to)
@@ -75,7 +78,10 @@ func (r *readahead) note(off uint64, n int, size uint64) (from, to placement.Chu
 func (r *readahead) find(off uint64) *stream {
 	for i := range r.streams {
 		s := &r.streams[i]
-		if s.reads > 0 && off >= s.next-min(s.next, s.slack()) && off <= s.next+s.slack() {
+		if s.reads == 0 {
+			continue
+		}
+		if off <= s.next && s.next-off <= s.slack() || off > s.next && off-s.next <= s.slack() {
 			return s
 		}
 	}
