@@ -231,6 +231,10 @@ func (n *Node) identify(o brick.Options) (brick.Identity, error) {
 	}
 	srv := s.Server(1)
 	id := brick.Identity{Cluster: s.ClusterID(), Server: srv.ID}
+	if super != nil && super.Cluster != id.Cluster {
+		return id, &meta.Error{Kind: meta.ErrInUse, Thing: fmt.Sprintf("brick %x", super.Brick), Why: fmt.Sprintf("it belongs to cluster %x, this node to %x", super.Cluster, id.Cluster),
+			Advice: "correct the path in the configuration, or give the node an empty directory"}
+	}
 	switch {
 	case super != nil:
 		id.Brick = super.Brick
@@ -246,10 +250,6 @@ func (n *Node) identify(o brick.Options) (brick.Identity, error) {
 	if len(srv.Bricks) > 0 && srv.Bricks[0] != meta.ID(id.Brick) {
 		return id, &meta.Error{Kind: meta.ErrInvalid, Thing: fmt.Sprintf("brick %x", id.Brick), Why: fmt.Sprintf("this node's brick is %x", srv.Bricks[0][:]),
 			Advice: "correct the path in the configuration"}
-	}
-	if super != nil && super.Cluster != id.Cluster {
-		return id, &meta.Error{Kind: meta.ErrInUse, Thing: fmt.Sprintf("brick %x", super.Brick), Why: fmt.Sprintf("it belongs to cluster %x, this node to %x", super.Cluster, id.Cluster),
-			Advice: "correct the path in the configuration, or give the node an empty directory"}
 	}
 	if super != nil && uint64(super.Incarnation) > srv.Incarnation {
 		return id, &meta.Error{Kind: meta.ErrInvalid, Thing: "the node's state", Why: fmt.Sprintf("it knows of %d starts, the brick of %d: it is older than the data", srv.Incarnation, super.Incarnation),
@@ -296,6 +296,11 @@ func (n *Node) release() error {
 	}
 	if n.store != nil {
 		err = errors.Join(err, n.store.Close())
+	}
+	if n.cache != nil && n.store != nil {
+		for _, d := range n.State().Disks() {
+			n.cache.DropFamily(d.Family)
+		}
 	}
 	if n.pool != nil {
 		err = errors.Join(err, n.pool.Close())
