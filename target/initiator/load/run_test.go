@@ -1,0 +1,239 @@
+package load
+
+import (
+	"bytes"
+	"context"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"petal/target"
+	"petal/target/lun"
+)
+
+func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+
+func killGroup(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	cmd.Wait()
+}
+
+// crashing serves disk; after a number of writes all connections are cut and
+// a new server takes the place of the old one, after meanwhile() has changed
+// the disk as a crash would.
+func crashing(t *testing.T, disk *liar, after int, meanwhile func()) string {
+	t.Helper()
+	s, url := serve(t, disk)
+	addr := strings.Split(url, "/")[2]
+	var once atomic.Bool
+	honest := disk.onWrite
+	disk.onWrite = func(n int, w *lie) {
+		if honest != nil {
+			honest(n, w)
+		}
+		if n >= after && once.CompareAndSwap(false, true) {
+			go func() {
+				s.Close()
+				if meanwhile != nil {
+					disk.mu.Lock()
+					meanwhile()
+					disk.mu.Unlock()
+				}
+				comeBack(t, addr, disk)
+			}()
+		}
+	}
+	return url
+}
+
+// comeBack starts a server at addr.
+func comeBack(t *testing.T, addr string, disk lun.Disk) {
+	u, err := lun.NewUnit(lun.UnitConfig{Disk: disk, Reservations: lun.NewMemoryReservations(), UUID: [16]byte{1}, Name: "test"})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	d := lun.NewDevice(testTarget)
+	d.SetUnit(0, u)
+	s := target.New(target.Config{})
+	t.Cleanup(s.Close)
+	if err := s.SetTarget(testTarget, target.Target{Device: d}); err != nil {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if _, err = s.Listen(target.Portal{Listen: addr, TPGT: 1}); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+func TestRunSurvivesARestart(t *testing.T) {
+	disk := &liar{MemoryDisk: lun.NewMemoryDisk(regionBytes, 512)}
+	c := verifying(crashing(t, disk, 300, nil))
+	c.Time, c.Reconnect = 500*time.Millisecond, 20*time.Second
+	r, err := Run(context.Background(), c)
+	if err != nil || !r.OK() {
+		t.Fatalf("error %v, disks %+v, verified %+v", err, r.Disks, r.Verified)
+	}
+	if d := r.Disks[0]; d.Reconnects < 1 || d.LongestStall <= 0 {
+		t.Errorf("%d reconnects, longest stall %v ms", d.Reconnects, d.LongestStall)
+	}
+}
+
+// A disk that says write-back may lose in a crash what was not synced; one that
+// says write-through may not.
+func TestLossInACrash(t *testing.T) {
+	for name, cached := range map[string]bool{"write-back": true, "write-through": false} {
+		t.Run(name, func(t *testing.T) {
+			disk := &liar{MemoryDisk: lun.NewMemoryDisk(regionBytes, 512)}
+			disk.SetWriteCache(cached)
+			cache := map[uint64][]byte{} // what the crash brings back, by block
+			disk.onWrite = func(n int, w *lie) {
+				if _, ok := cache[w.off]; !ok {
+					disk.MemoryDisk.Read(w.off, len(w.data), func(vec [][]byte, loan any, err error) {
+						cache[w.off] = bytes.Join(vec, nil)
+						disk.MemoryDisk.Release(loan)
+					})
+				}
+			}
+			url := crashing(t, disk, 300, func() {
+				for off, data := range cache {
+					vec, loan, err := disk.MemoryDisk.Reserve(off, len(data))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					for rest := data; len(vec) > 0; vec = vec[1:] {
+						rest = rest[copy(vec[0], rest):]
+					}
+					disk.MemoryDisk.Write(loan, true, func(error) {})
+				}
+			})
+			c := verifying(url)
+			c.Time, c.Reconnect, c.SyncEvery = 500*time.Millisecond, 20*time.Second, 1<<30
+			c.Jobs[0].ReadPercent = 80 // blocks that stay unwritten until they are read
+			r, err := Run(context.Background(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if lost := r.Verified.Counts[Lost] + r.Verified.Counts[Stale]; (lost == 0) != cached {
+				t.Errorf("findings: %v", r.Verified.Counts)
+			}
+		})
+	}
+}
+
+// The target goes away for good: the state that is left says what is in doubt,
+// and a later check on the same disk agrees.
+func TestStateAfterTargetIsGone(t *testing.T) {
+	disk := &liar{MemoryDisk: lun.NewMemoryDisk(regionBytes, 512)}
+	s, url := serve(t, disk)
+	disk.onWrite = func(n int, w *lie) {
+		if n == 300 {
+			go s.Close()
+		}
+	}
+	c := verifying(url)
+	c.Time, c.VerifyState = 10*time.Second, filepath.Join(t.TempDir(), "state")
+	r, err := Run(context.Background(), c)
+	if err == nil || r.OK() || r.Verified == nil || r.Verified.FinalRead {
+		t.Fatalf("the target was gone, and the result is %+v, %v", r.Verified, err)
+	}
+	if r.Verified.Uncertain == 0 {
+		t.Error("nothing is in doubt, though writes were under way")
+	}
+	_, c.URLs[0] = serve(t, disk)
+	c.CheckOnly = true
+	if r, err = Run(context.Background(), c); err != nil || !r.OK() {
+		t.Errorf("the check after: %v, %+v", err, r.Verified)
+	}
+}
+
+func TestIOErrorsAreReported(t *testing.T) {
+	disk := &liar{MemoryDisk: lun.NewMemoryDisk(regionBytes, 512)}
+	var failed atomic.Int32
+	disk.SetFail(func(op string, off uint64, n int) error {
+		if op == "write" && off == 8192 && failed.Add(1) == 1 {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	_, url := serve(t, disk)
+	r, err := Run(context.Background(), verifying(url))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := r.Disks[0]
+	if d.ErrorCount != 1 || len(d.Errors) != 1 || r.OK() {
+		t.Fatalf("errors: %+v", d)
+	}
+	if e := d.Errors[0]; e.LBA != 16 || e.Blocks != 8 || e.Command != "WRITE (16)" || !strings.Contains(e.Error, "27/07") {
+		t.Errorf("error: %+v", e)
+	}
+	if len(r.Verified.Findings) != 0 {
+		t.Errorf("a write that failed with an error is no wrong data: %v", r.Verified.Findings)
+	}
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	_, url := serve(t, lun.NewMemoryDisk(regionBytes, 512))
+	ctx, cancel := context.WithCancel(context.Background())
+	c := verifying(url)
+	c.Time = time.Hour
+	var progress strings.Builder
+	c.Progress = writerFunc(func(p []byte) (int, error) {
+		if strings.Contains(string(p), "IOPS") {
+			cancel()
+		}
+		return progress.Write(p)
+	})
+	if _, err := Run(ctx, c); err == nil {
+		t.Error("no error says that the run was cut short")
+	}
+	if !strings.Contains(progress.String(), "round 1/1") {
+		t.Errorf("progress: %q", progress.String())
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestConfigIsChecked(t *testing.T) {
+	_, url := serve(t, lun.NewMemoryDisk(regionBytes, 512))
+	good := verifying(url)
+	for want, change := range map[string]func(*Config){
+		"no URL":              func(c *Config) { c.URLs = nil },
+		"one URL":             func(c *Config) { c.URLs = []string{url, url} },
+		"no job":              func(c *Config) { c.Jobs = nil },
+		"block size 100":      func(c *Config) { c.Jobs = []Job{{BlockSize: 100}} },
+		"depth 5000":          func(c *Config) { c.Jobs = []Job{{Depth: 5000}} },
+		"percentages":         func(c *Config) { c.Jobs = []Job{{ReadPercent: 101}} },
+		"-1 sessions":         func(c *Config) { c.Jobs = []Job{{Sessions: -1}} },
+		"state file":          func(c *Config) { c.CheckOnly = true },
+		"power of two":        func(c *Config) { c.AtomicBytes = 1000 },
+		"process ids":         func(c *Config) { c.PIDs = []int{1, 2} },
+		"does not fit":        func(c *Config) { c.Size = regionBytes + 4096 },
+		"is no block":         func(c *Config) { c.Offset = 100 },
+		"must not be negativ": func(c *Config) { c.Rounds = -1 },
+		"no such file":        func(c *Config) { c.CheckOnly, c.VerifyState = true, filepath.Join(t.TempDir(), "x") },
+		"iscsi://":            func(c *Config) { c.URLs = []string{"http://x"} },
+	} {
+		c := good
+		change(&c)
+		if _, err := Run(context.Background(), c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want an error with %q: %v", want, err)
+		}
+	}
+}
