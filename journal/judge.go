@@ -184,7 +184,7 @@ func (v *verdict) settle(scans []*scan, cut LSN) error {
 	v.Cut = v.Cut || slices.Contains(last.remains, end)
 	n := len(v.Rotten)
 	rottenTail := n > 0 && v.Rotten[n-1].To == v.Last
-	if !rottenTail && last.header != nil {
+	if !rottenTail && last.header != nil && last.size == last.seg.size {
 		v.tail = last
 	}
 	return nil

@@ -39,6 +39,7 @@ func (g *group) size() int64 { return int64(g.header+g.data) * BlockSize }
 // scan is what one segment holds: facts, no conclusions.
 type scan struct {
 	seg        *segment
+	size       int64           // bytes that the segment has or should have
 	generation uint64          // zero: never used
 	header     *record.Segment // nil: none or damaged
 	groups     []group         // of this generation, in order
@@ -107,6 +108,7 @@ func compare[T uint32 | uint64](a, b T) int {
 // read scans the segment. Errors are only those that forbid to go on: the header
 // cannot be read, or something was written by a newer petal.
 func (sc *scan) read(w *window, uuid [16]byte) error {
+	sc.size = sc.seg.size
 	if err := sc.readHeader(w, uuid); err != nil {
 		return err
 	}
@@ -120,7 +122,7 @@ func (sc *scan) read(w *window, uuid [16]byte) error {
 	if sc.generation == 0 {
 		return nil
 	}
-	for at := int64(BlockSize); at < sc.seg.size; {
+	for at := int64(BlockSize); at < sc.size; {
 		g, view, err := sc.groupAt(w, uuid, at)
 		if errors.Is(err, record.ErrVersion) {
 			return sc.fail(err)
@@ -162,6 +164,9 @@ func (sc *scan) readHeader(w *window, uuid [16]byte) error {
 	}
 	if err == nil && h.Generation != 0 && h.Opening != 0 && h.Base != 0 {
 		sc.header, sc.generation = &h, h.Generation
+		if h.Size <= segmentMax {
+			sc.size = max(sc.size, int64(h.Size)) // the file was cut short
+		}
 	}
 	return nil
 }
@@ -171,8 +176,8 @@ func (sc *scan) readHeader(w *window, uuid [16]byte) error {
 // a group in it is the one that counts. Every block is looked at, because a
 // group of an older generation may claim to reach over newer ones.
 func (sc *scan) findGeneration(w *window, uuid [16]byte) error {
-	for at := int64(BlockSize); at < sc.seg.size; at += BlockSize {
-		view, err := parseAt(w, uuid, at, sc.seg.size)
+	for at := int64(BlockSize); at < sc.size; at += BlockSize {
+		view, err := parseAt(w, uuid, at, sc.size)
 		if errors.Is(err, record.ErrVersion) {
 			return sc.fail(err)
 		}
@@ -186,7 +191,7 @@ func (sc *scan) findGeneration(w *window, uuid [16]byte) error {
 // parseAt reads the group header at a place. It must name that place.
 func parseAt(w *window, uuid [16]byte, at, size int64) (record.View, error) {
 	b := w.at(at, BlockSize)
-	need := int64(record.Need(b, uuid))
+	need := int64(record.Need(b))
 	if need > BlockSize {
 		if at+need > size {
 			return nil, record.ErrCorrupt
@@ -208,7 +213,7 @@ func parseAt(w *window, uuid [16]byte, at, size int64) (record.View, error) {
 
 // groupAt is parseAt for a group of the segment's generation.
 func (sc *scan) groupAt(w *window, uuid [16]byte, at int64) (group, record.View, error) {
-	view, err := parseAt(w, uuid, at, sc.seg.size)
+	view, err := parseAt(w, uuid, at, sc.size)
 	if err != nil {
 		return group{}, nil, err
 	}

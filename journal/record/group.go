@@ -139,10 +139,10 @@ func (v View) HeaderBlocks() int { return len(v) / BlockSize }
 func (v View) Size() int64 { return int64(v.HeaderBlocks()+v.DataBlocks()) * BlockSize }
 
 // Need returns how many bytes of b Parse wants to see, if b may be the start of
-// a group of this journal, and zero if not. It looks at HeaderSize bytes and
-// believes nothing but the limits.
-func Need(b []byte, uuid [16]byte) int {
-	if len(b) < HeaderSize || checkPrefix(b, groupMagic, &uuid) != nil {
+// a group, and zero if not. It looks at HeaderSize bytes and believes nothing but
+// the limits.
+func Need(b []byte) int {
+	if len(b) < HeaderSize || string(b[:8]) != groupMagic {
 		return 0
 	}
 	n := binary.LittleEndian.Uint32(b[offBytes:])
@@ -152,18 +152,18 @@ func Need(b []byte, uuid [16]byte) int {
 	return HeaderBlocks(int(n)) * BlockSize
 }
 
-// Parse reads the header blocks of a group at the start of b. The view is a part
-// of b. It checks everything about the group but its data. Errors: ErrNone;
-// ErrForeign, another journal's; ErrShort, see Need; ErrCorrupt; ErrVersion.
-// The generation is for the caller to compare.
+// Parse reads the header blocks of a group of journal uuid at the start of b. The
+// view is a part of b. It checks everything about the group but its data. Errors:
+// ErrNone; ErrShort, see Need; ErrCorrupt; ErrForeign, another journal's;
+// ErrVersion. The generation is for the caller to compare.
 func Parse(b []byte, uuid [16]byte) (View, error) {
 	if len(b) < HeaderSize {
 		return nil, ErrShort
 	}
-	if err := checkPrefix(b, groupMagic, &uuid); err != nil {
-		return nil, err
+	if string(b[:8]) != groupMagic {
+		return nil, ErrNone
 	}
-	need := Need(b, uuid)
+	need := Need(b)
 	if need == 0 {
 		return nil, fmt.Errorf("%w: length of header", ErrCorrupt)
 	}
@@ -171,10 +171,7 @@ func Parse(b []byte, uuid [16]byte) (View, error) {
 		return nil, ErrShort
 	}
 	v := View(b[:need:need])
-	if binary.LittleEndian.Uint32(v[offCRC:]) != sum(v) {
-		return nil, fmt.Errorf("%w: checksum of header", ErrCorrupt)
-	}
-	if err := checkVersion(v); err != nil {
+	if err := checkSum(v, &uuid); err != nil {
 		return nil, err
 	}
 	if err := v.check(); err != nil {
