@@ -118,8 +118,8 @@ func TestTryFlush(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if done != (w.Pending() == 0) {
-			t.Fatalf("done %v with %d bytes pending", done, w.Pending())
+		if done != (w.Pending() == 0) || done && len(w.vectors)+w.used > 0 {
+			t.Fatalf("done %v with %d bytes pending, %d vectors held", done, w.Pending(), len(w.vectors))
 		}
 		full = full || !done
 	}
@@ -234,6 +234,7 @@ func noWriteAllocations(t *testing.T, digests bool, list []message) {
 
 // Append refuses what a header cannot say.
 func TestAppendPanics(t *testing.T) {
+	new(Writer).Append(new(BHS), make([]byte, MaxAHS), [][]byte{make([]byte, MaxDataSegmentField)}) // the longest that it can
 	for name, f := range map[string]func(w *Writer, h *BHS){
 		"AHS not a multiple of 4": func(w *Writer, h *BHS) { w.Append(h, make([]byte, 3), nil) },
 		"AHS too long":            func(w *Writer, h *BHS) { w.Append(h, make([]byte, MaxAHS+4), nil) },

@@ -200,6 +200,30 @@ func TestIllegalTransitions(t *testing.T) {
 	}
 }
 
+// A machine that has ended takes no request, and every response carries its
+// request's tag.
+func TestEndedMachinePanics(t *testing.T) {
+	for name, data := range map[string][]byte{"done": text(names...), "failed": nil} {
+		s := newStage()
+		h := request(true, 1, 3)
+		h.SetITT(0x01020304)
+		if out := s.m.Step(h, data); out.Verdict.String() != name || out.Header.ITT() != h.ITT() {
+			t.Fatal(name, out)
+		}
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error(name, "takes another request")
+				}
+			}()
+			s.m.Step(h, data)
+		}()
+		if (s.m.Result() != nil) != (name == "done") {
+			t.Error(name, "has result", s.m.Result())
+		}
+	}
+}
+
 // Every status is reached by some transcript.
 func TestEveryStatusReached(t *testing.T) {
 	files, _ := filepath.Glob("testdata/*.txt")

@@ -37,7 +37,7 @@ var rewrite = flag.Bool("rewrite", false, "rewrite the transcripts in testdata w
 //	login [T] [C] csg=N nsg=N [tsih=N] [cid=N] [cmdsn=N] [vmin=N] [op=N]
 //	        a request; $R(secret) in its text is the right CHAP_R, $C our challenge in hexadecimal
 //	result                 what was agreed upon
-//	text [F] [C] [ttt=N]   a text request in full feature phase
+//	text [F] [C] [ttt=N] [itt=N]  a text request in full feature phase
 //	portals N              SendTargets tells of N portals
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -293,6 +293,9 @@ func (s *stage) textRequest(args map[string]string, lines []string) string {
 	var h iscsi.BHS
 	h.Reset(iscsi.OpTextRequest)
 	h.SetITT(0x20)
+	if itt, ok := args["itt"]; ok {
+		h.SetITT(uint32(num(itt)))
+	}
 	r := h.TextRequest()
 	_, f := args["F"]
 	r.SetFinal(f)
