@@ -173,3 +173,36 @@ func (l *life) next(m *vfs.Memory) {
 	l.acked, l.issued = rec.Last, rec.Last
 	_ = j // its opening is on the disk; the next life opens once more
 }
+
+// A process that dies leaves what it wrote in the system's and the disk's caches.
+// The next one sees it there, and what that one reports must then survive a loss
+// of power: Open makes it durable before it believes it.
+func TestWhatOpenSawStays(t *testing.T) {
+	for seed := range uint64(40) {
+		m := vfs.NewMemory(16 << 20)
+		l := newLife(t, m, seed)
+		l.opts.FS = m
+		j, _ := mustOpen(t, l.opts)
+		l.j = j
+		for range 5 {
+			l.append()
+			l.j.Commit()
+		}
+		l.append()
+		m.OnOp(func(vfs.Op) {
+			m.OnOp(nil) // the old process dies inside its write
+			o := l.opts
+			p := l.promise()
+			_, before, err := verify(o, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.FS = m.Crash(seed)
+			p.acked = before.Last
+			if _, _, err := verify(o, p); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+		})
+		l.j.Commit()
+	}
+}

@@ -133,10 +133,10 @@ func flipEachByte(t *testing.T, closed bool) {
 
 // nextByte visits each byte of headers, and some of what is only summed up.
 func nextByte(off int64) int64 {
-	if off%BlockSize < 128 {
+	if off%BlockSize < 112 {
 		return off + 1
 	}
-	return min(off+97, (off/BlockSize+1)*BlockSize)
+	return min(off+397, (off/BlockSize+1)*BlockSize)
 }
 
 // replaySound checks that everything replayed that is not marked is as written,
