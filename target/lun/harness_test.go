@@ -12,7 +12,7 @@ import (
 // A rig is a device with one disk at LUN 0 and an initiator, and plays the
 // session's part.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	disk   *MemoryDisk
 	store  *MemoryReservations
 	unit   *Unit
@@ -22,7 +22,7 @@ type rig struct {
 
 const rigSize = 8 << 20
 
-func newRig(t *testing.T, block int) *rig {
+func newRig(t testing.TB, block int) *rig {
 	t.Helper()
 	r := &rig{t: t, disk: NewMemoryDisk(rigSize, block), store: NewMemoryReservations(), device: NewDevice("iqn.2026-11.example:disk")}
 	u, err := NewUnit(UnitConfig{Disk: r.disk, Reservations: r.store, Name: "test",
@@ -31,6 +31,11 @@ func newRig(t *testing.T, block int) *rig {
 		t.Fatal(err)
 	}
 	r.unit = u
+	t.Cleanup(func() {
+		if n := r.disk.Outstanding(); n != 0 {
+			t.Errorf("%d loans were not given back", n)
+		}
+	})
 	r.device.SetUnit(0, u)
 	r.nexus = r.attach("iqn.2026-11.example:host1", 1)
 	return r

@@ -23,8 +23,11 @@ type MemoryDisk struct {
 	fail     func(op string, off uint64, n int) error
 	flushes  int
 
-	zero  [memoryPage]byte
-	loans sync.Pool
+	zero [memoryPage]byte
+
+	loanMu      sync.Mutex
+	loans       []*memoryLoan // given back, to be lent again
+	outstanding int
 }
 
 // memoryPage is the unit of mapping, bytes.
@@ -35,16 +38,15 @@ var _ Disk = (*MemoryDisk)(nil)
 // NewMemoryDisk makes an empty disk of size bytes, a multiple of 4096, with
 // blocks of 512 or 4096 bytes.
 func NewMemoryDisk(size uint64, block int) *MemoryDisk {
-	d := &MemoryDisk{size: size, block: block, pages: map[uint64]*[memoryPage]byte{}}
-	d.loans.New = func() any { return new(memoryLoan) }
-	return d
+	return &MemoryDisk{size: size, block: block, pages: map[uint64]*[memoryPage]byte{}}
 }
 
 // memoryLoan is memory lent by a MemoryDisk.
 type memoryLoan struct {
-	off uint64
-	vec [][]byte
-	buf []byte
+	off  uint64
+	vec  [][]byte
+	buf  []byte
+	lent bool
 }
 
 // SetReadOnly makes writes fail with EROFS, or not.
@@ -122,7 +124,7 @@ func (d *MemoryDisk) check(op string, off uint64, n uint64) error {
 
 // lend makes a loan of n bytes, in vectors of at most one page.
 func (d *MemoryDisk) lend(off uint64, n int) *memoryLoan {
-	l := d.loans.Get().(*memoryLoan)
+	l := d.freeLoan()
 	l.off = off
 	if cap(l.buf) < n {
 		l.buf = make([]byte, n)
@@ -174,7 +176,7 @@ func (d *MemoryDisk) Write(loan any, fua bool, done func(error)) {
 		err = d.store(l.off, l.buf)
 		d.mu.Unlock()
 	}
-	d.loans.Put(l)
+	d.Release(l)
 	done(err)
 }
 
@@ -204,7 +206,38 @@ func (d *MemoryDisk) store(off uint64, data []byte) error {
 	return nil
 }
 
-func (d *MemoryDisk) Release(loan any) { d.loans.Put(loan.(*memoryLoan)) }
+func (d *MemoryDisk) Release(loan any) {
+	d.loanMu.Lock()
+	defer d.loanMu.Unlock()
+	l := loan.(*memoryLoan)
+	if !l.lent {
+		panic("lun: memory given back twice")
+	}
+	l.lent = false
+	d.outstanding--
+	d.loans = append(d.loans, l)
+}
+
+// Outstanding is how many loans have not been given back.
+func (d *MemoryDisk) Outstanding() int {
+	d.loanMu.Lock()
+	defer d.loanMu.Unlock()
+	return d.outstanding
+}
+
+func (d *MemoryDisk) freeLoan() *memoryLoan {
+	d.loanMu.Lock()
+	defer d.loanMu.Unlock()
+	d.outstanding++
+	var l *memoryLoan
+	if n := len(d.loans); n > 0 {
+		l, d.loans = d.loans[n-1], d.loans[:n-1]
+	} else {
+		l = new(memoryLoan)
+	}
+	l.lent = true
+	return l
+}
 
 func (d *MemoryDisk) CompareAndWrite(off uint64, compare, data []byte, done func(int, error)) {
 	if err := d.check("compare", off, uint64(len(data))); err != nil {

@@ -326,3 +326,24 @@ func TestNewUnitRefusesOddDisks(t *testing.T) {
 		}
 	}
 }
+
+func FuzzCommand(f *testing.F) {
+	for i := range scsi.Commands {
+		c := make([]byte, scsi.Commands[i].Len)
+		copy(c, scsi.Commands[i].Usage)
+		f.Add(c, make([]byte, 64), uint16(64))
+		c = bytes.Clone(c)
+		c[len(c)-1] = 0
+		f.Add(c, fill(600, 1), uint16(512))
+	}
+	f.Fuzz(func(t *testing.T, c, out []byte, expected uint16) {
+		r := newRig(t, 512)
+		res := r.expect(r.nexus, 0, c, out, int(expected))
+		if res.status == scsi.StatusCheckCondition && res.sense.Key == scsi.KeyNoSense {
+			t.Errorf("% x: CHECK CONDITION without sense", c)
+		}
+		if res.status == undecided {
+			t.Errorf("% x: no status", c)
+		}
+	})
+}
