@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -52,7 +53,8 @@ and writes nothing. Exit status 6 if anything is lost, torn, misplaced or made u
 			&cli.StringFlag{Name: "secret-file", Usage: "`FILE` with the CHAP secret; - for standard input"},
 			&cli.BoolFlag{Name: "digests", Usage: "ask for header and data digests"},
 			&cli.StringFlag{Name: "pids", Usage: "`PIDS` of the servers, one for each URL, separated by commas: their CPU time is measured"},
-			&cli.BoolFlag{Name: "quiet", Usage: "no progress line"},
+			&cli.BoolFlag{Name: "progress", Usage: "print a progress line also if standard error is no terminal"},
+			&cli.BoolFlag{Name: "quiet", Usage: "print no progress line"},
 			jsonFlag,
 		},
 		run: runBench,
@@ -66,18 +68,17 @@ func runBench(c *call) error {
 	}
 	ctx, cancel := c.untilSignal()
 	defer cancel()
-	r, err := load.Run(ctx, conf)
-	if !c.Bool("quiet") {
-		fmt.Fprintln(c.err) // ends the progress line
-	}
-	if err != nil {
-		return hinted{err, "is the target up? `petal status` tells of petal's; `petal bench --help` explains the flags"}
-	}
-	if err := c.result(r, func(w io.Writer) { r.WriteTable(w) }); err != nil {
-		return err
+	r, failed := load.Run(ctx, conf)
+	if failed == nil || len(r.Disks) > 0 { // what was seen until it failed counts
+		if err := c.result(r, func(w io.Writer) { r.WriteTable(w) }); err != nil {
+			return err
+		}
 	}
 	if r.Verified != nil && len(r.Verified.Findings) > 0 {
 		return hinted{fmt.Errorf("%w: %d findings", errDamage, len(r.Verified.Findings)), "do not use the disk; keep its bricks and the state file, they are the evidence"}
+	}
+	if failed != nil {
+		return hinted{failed, "is the target up? `petal status` tells of petal's; `petal bench --help` explains the flags"}
 	}
 	if !r.OK() {
 		return hinted{errors.New("I/O errors were seen"), "they are listed above; the target's log says more"}
@@ -98,7 +99,7 @@ func benchConfig(c *call) (conf load.Config, err error) {
 			return conf, usageError{"petal bench: " + err.Error(), `a disk of petal demo is iscsi://127.0.0.1:3260/` + demoTarget + `/0`}
 		}
 	}
-	if !c.Bool("quiet") {
+	if !c.Bool("quiet") && (c.Bool("progress") || isTerminal(c.err)) {
 		conf.Progress = c.err
 	}
 	if c.String("secret-file") != "" {
@@ -161,4 +162,14 @@ func numbers(c *call, flag string) (list []int, err error) {
 		list = append(list, n)
 	}
 	return list, nil
+}
+
+// isTerminal reports whether a human watches w.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

@@ -18,15 +18,6 @@ func TestMain(m *testing.M) {
 
 var rewrite = flag.Bool("rewrite", false, "rewrite what the scripts compare with")
 
-// TestScripts runs testdata/*.txtar: what command lines mean. Those that need
-// a node start one.
-func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata", UpdateScripts: *rewrite, RequireExplicitExec: true, Setup: func(env *testscript.Env) error {
-		env.Setenv("PETAL_ADMIN", env.WorkDir+"/none.sock")
-		return nil
-	}})
-}
-
 func TestReorder(t *testing.T) {
 	app := newApp(nil, nil, nil)
 	for _, c := range []struct{ in, want, wantErr string }{

@@ -33,31 +33,33 @@ func runStatus(c *call) error {
 }
 
 func showStatus(w io.Writer, st api.Status) {
-	facts(w,
+	lines := []string{
 		"node", fmt.Sprintf("%s, version %s, pid %d", st.Node, st.Version, st.PID),
 		"state", st.State,
 		"started", fmt.Sprintf("%s (%s ago), start number %d, ready after %.0f ms", st.Started.Local().Format(time.RFC3339), ago(st.Started), st.Incarnation, st.RecoveryMS),
 		"cluster", st.ClusterID,
 		"serving", fmt.Sprintf("%d disks, %d targets, %d sessions", st.Disks, st.Targets, st.Sessions),
-		"cache", fmt.Sprintf("%s of %s, %s", size(st.Cache.Used), size(st.Cache.Budget), hitRate(st.Cache)))
+		"cache", fmt.Sprintf("%s of %s, %s", size(st.Cache.Used), size(st.Cache.Budget), hitRate(st.Cache)),
+	}
 	for _, p := range st.Portals {
 		state := "listening"
 		if p.Error != "" {
 			state = p.Error
 		}
-		facts(w, "portal", fmt.Sprintf("%s, group %d: %s", p.Listen, p.Group, state))
+		lines = append(lines, "portal", fmt.Sprintf("%s, group %d: %s", p.Listen, p.Group, state))
 	}
 	for _, b := range st.Bricks {
 		state := b.State
 		if b.Error != "" {
 			state += ": " + b.Error
 		}
-		facts(w, "brick", fmt.Sprintf("%s: %s, %s used, %s available of %s, journal %s of %s, %d checksum errors",
+		lines = append(lines, "brick", fmt.Sprintf("%s: %s, %s used, %s available of %s, journal %s of %s, %d checksum errors",
 			b.Path, state, size(b.Used), size(b.Available), size(b.Total), size(b.JournalUsed), size(b.JournalCapacity), b.ChecksumErrors))
 	}
 	for _, p := range st.Problems {
-		facts(w, "problem", p)
+		lines = append(lines, "problem", p)
 	}
+	facts(w, lines...)
 }
 
 func hitRate(c api.Cache) string {

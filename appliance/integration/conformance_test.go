@@ -1,0 +1,154 @@
+package integration
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"petal/appliance/api"
+)
+
+// TestConformance runs libiscsi's iscsi-test-cu, all tests of family ALL, against
+// a node with two portals. (Package target runs it against a disk in memory;
+// here the disk is durable.) Each worker uses one disk again and again. What may
+// skip is listed with its reason in target/testdata/libiscsi-skips.txt.
+func TestConformance(t *testing.T) {
+	need(t, "iscsi-test-cu", "libiscsi-bin")
+	n := startNode(t)
+	tests, skips := listTests(t), readSkips(t)
+	if len(tests) < 230 {
+		t.Errorf("iscsi-test-cu lists %d tests, want at least 230", len(tests))
+	}
+	queue := make(chan string)
+	var workers sync.WaitGroup
+	for w := range 4 {
+		disk := fmt.Sprintf("disk%d", w)
+		if _, err := n.client().CreateDisk(context.Background(), api.NewDisk{Name: disk, Size: 1 << 30}); err != nil {
+			t.Fatal(err)
+		}
+		workers.Go(func() {
+			for name := range queue {
+				t.Run(name, func(t *testing.T) { n.conform(t, disk, name, skips[name]) })
+			}
+		})
+	}
+	for _, name := range tests {
+		queue <- name
+	}
+	close(queue)
+	workers.Wait()
+	st, err := n.client().Status(context.Background())
+	if err != nil || st.State != "ok" || st.Incarnation != 1 {
+		t.Errorf("the node afterwards: %v, %+v", err, st)
+	}
+}
+
+// node is a `petal serve` with two portals.
+type node struct {
+	dir     string
+	portals [2]string
+}
+
+func (n *node) client() *api.Client { return api.NewClient(filepath.Join(n.dir, "admin.sock")) }
+
+func startNode(t *testing.T) *node {
+	t.Helper()
+	n := &node{dir: t.TempDir()}
+	for i := range n.portals {
+		n.portals[i] = fmt.Sprintf("127.0.0.%d:%d", i+1, freePort(t))
+	}
+	file := filepath.Join(n.dir, "petal.toml")
+	text := fmt.Sprintf("[node]\ndir = %q\n[[portal]]\nlisten = %q\n[[portal]]\nlisten = %q\ngroup = 2\n[admin]\nsocket = %q\n",
+		n.dir, n.portals[0], n.portals[1], filepath.Join(n.dir, "admin.sock"))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(t, binary, "serve", "--config", file)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		<-ended
+		if t.Failed() {
+			t.Logf("the node's log ends:\n%s", log.Bytes()[max(0, log.Len()-8192):])
+		}
+	})
+	eventually(t, 30*time.Second, "the node serves", func() bool {
+		_, err := n.client().Status(context.Background())
+		return err == nil
+	})
+	return n
+}
+
+const conformLimit = 2 * time.Minute
+
+func (n *node) conform(t *testing.T, disk, name, maySkip string) {
+	readOnly := strings.HasPrefix(name, "ReadOnly.")
+	if _, err := n.client().ChangeDisk(context.Background(), disk, api.DiskChange{ReadOnly: &readOnly}); err != nil {
+		t.Fatal(err)
+	}
+	path := "/iqn.2026-11.petal:" + disk + "/0"
+	args := []string{"--dataloss", "--allow-sanitize", "--normal", "--test=ALL." + name, "iscsi://" + n.portals[0] + path}
+	if strings.HasPrefix(name, "MultipathIO.") {
+		args = append(args, "iscsi://"+n.portals[1]+path)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), conformLimit)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "iscsi-test-cu", args...).CombinedOutput()
+	ran := summary.FindSubmatch(out)
+	skipped := bytes.Contains(out, []byte("[SKIPPED]"))
+	switch {
+	case ctx.Err() != nil:
+		t.Errorf("hangs: no result after %v\n%s", conformLimit, out)
+	case err != nil || ran == nil || string(ran[1]) != "1" || string(ran[2]) != "1":
+		t.Errorf("failed: %v\n%s", err, out)
+	case skipped && maySkip == "":
+		t.Errorf("skipped without a reason in target/testdata/libiscsi-skips.txt\n%s", out)
+	}
+}
+
+// summary is the line of the run's tests: total, ran, passed.
+var summary = regexp.MustCompile(`(?m)^\s+tests\s+\d+\s+(\d+)\s+(\d+)\s`)
+
+func listTests(t *testing.T) (tests []string) {
+	t.Helper()
+	for line := range strings.Lines(must(t, time.Minute, "iscsi-test-cu", "--list")) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "ALL."); ok && strings.Contains(name, ".") && !slices.Contains(tests, name) {
+			tests = append(tests, name)
+		}
+	}
+	return tests
+}
+
+func readSkips(t *testing.T) map[string]string {
+	t.Helper()
+	f, err := os.Open("../../target/testdata/libiscsi-skips.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	skips := map[string]string{}
+	for s := bufio.NewScanner(f); s.Scan(); {
+		line, _, _ := strings.Cut(s.Text(), "#")
+		if name, reason, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+			skips[name] = reason
+		}
+	}
+	return skips
+}

@@ -1,0 +1,244 @@
+// Package integration drives bin/petal as real processes, with real initiators
+// (libiscsi's tools, QEMU, petal bench): the demo's contract, power loss by kill
+// -9, damage, stopping. It reaches into nothing of petal's but the command line,
+// the admin socket and files; it is not the place for what a unit test can show.
+//
+// A test that lacks a program says which Debian package has it;
+// packaging/deps.sh installs them all.
+package integration
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"petal/appliance/api"
+)
+
+var binary string // bin/petal
+
+func TestMain(m *testing.M) {
+	code, err := withBinary(m.Run)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// withBinary runs f with the binary that PETAL_BIN names, or one built for the
+// occasion.
+func withBinary(f func() int) (int, error) {
+	if binary = os.Getenv("PETAL_BIN"); binary != "" {
+		return f(), nil
+	}
+	dir, err := os.MkdirTemp("", "petal-integration-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "petal")
+	build := exec.Command("go", "build", "-o", binary, "petal/appliance/cmd/petal")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return f(), nil
+}
+
+// need skips the test, loudly, if a program is missing.
+func need(t *testing.T, program, debianPackage string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		t.Skipf("SKIPPED: no %s (apt install %s)", program, debianPackage)
+	}
+}
+
+// freePort returns a port that is free on 127.0.0.1 now.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// command is exec.Command whose whole life is bounded by the test's.
+func command(t *testing.T, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+// outcome is how a program ended.
+type outcome struct {
+	stdout, stderr string
+	status         int
+}
+
+// run runs a program to its end, within limit.
+func run(t *testing.T, limit time.Duration, name string, args ...string) outcome {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		t.Fatalf("%s %v: still running after %v\n%s%s", name, args, limit, &stdout, &stderr)
+	}
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("%s %v: %v", name, args, err)
+	}
+	return outcome{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// must is run for programs that have to succeed.
+func must(t *testing.T, limit time.Duration, name string, args ...string) string {
+	t.Helper()
+	o := run(t, limit, name, args...)
+	if o.status != 0 {
+		t.Fatalf("%s %v: status %d\n%s%s", filepath.Base(name), args, o.status, o.stdout, o.stderr)
+	}
+	return o.stdout
+}
+
+// demo is a running `petal demo` without --exec.
+type demo struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	dir    string
+	port   int
+	url    string
+	stderr *bytes.Buffer
+	ended  chan struct{}
+	once   sync.Once
+}
+
+// startDemo starts a demo on dir and waits for its ready line.
+func startDemo(t *testing.T, dir string, args ...string) *demo {
+	t.Helper()
+	d := &demo{t: t, dir: dir, port: freePort(t), stderr: &bytes.Buffer{}, ended: make(chan struct{})}
+	d.cmd = command(t, binary, append([]string{"demo", "--dir", dir, "--port", strconv.Itoa(d.port)}, args...)...)
+	d.cmd.Stderr = d.stderr
+	stdout, err := d.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.stop)
+	lines := bufio.NewScanner(stdout)
+	ok := lines.Scan()
+	go func() {
+		io.Copy(io.Discard, stdout)
+		d.cmd.Wait()
+		close(d.ended)
+	}()
+	url, ready := strings.CutPrefix(lines.Text(), "ready ")
+	if !ok || !ready {
+		<-d.ended
+		t.Fatalf("petal demo: %q, %s\n%s\n%s", lines.Text(), d.cmd.ProcessState, d.stderr, d.log())
+	}
+	d.url = url
+	return d
+}
+
+func (d *demo) log() string {
+	text, _ := os.ReadFile(filepath.Join(d.dir, "n1", "log"))
+	return string(text)
+}
+
+// stop ends the demo as Ctrl-C does.
+func (d *demo) stop() {
+	d.once.Do(func() {
+		d.cmd.Process.Signal(syscall.SIGTERM)
+		<-d.ended
+		if d.t.Failed() {
+			d.t.Logf("node 1's log:\n%s", d.log())
+		}
+	})
+}
+
+// pid is the node's process id, from DIR/n1/pid.
+func (d *demo) pid() int {
+	d.t.Helper()
+	text, err := os.ReadFile(filepath.Join(d.dir, "n1", "pid"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return pid
+}
+
+// kill kills the node with SIGKILL and waits until the demo has noticed.
+func (d *demo) kill() {
+	d.t.Helper()
+	if err := syscall.Kill(d.pid(), syscall.SIGKILL); err != nil {
+		d.t.Fatal(err)
+	}
+	<-d.ended
+	d.once.Do(func() {})
+}
+
+func (d *demo) client() *api.Client { return api.NewClient(filepath.Join(d.dir, "n1", "admin.sock")) }
+
+func (d *demo) status() api.Status {
+	d.t.Helper()
+	st, err := d.client().Status(context.Background())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return st
+}
+
+// petal runs a command of the binary against the demo.
+func (d *demo) petal(args ...string) outcome {
+	d.t.Helper()
+	if args[0] != "bench" && args[0] != "demo" {
+		args = append(args, "--admin", filepath.Join(d.dir, "n1", "admin.sock"))
+	}
+	return run(d.t, time.Minute, binary, args...)
+}
+
+// eventually polls a condition that another process brings about.
+func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+	}
+}
+
+// running reports whether a process exists and is no zombie.
+func running(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := bytes.Cut(stat, []byte(") "))
+	return len(rest) > 0 && rest[0] != 'Z' && rest[0] != 'X'
+}

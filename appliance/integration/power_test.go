@@ -1,0 +1,182 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"petal/target/initiator/load"
+)
+
+// recoveryLimit is how long a node may take to serve again after it was killed.
+const recoveryLimit = 3 * time.Second
+
+// TestKillUnderLoad kills the node with SIGKILL under verified load, again and
+// again: whatever was acknowledged is there afterwards, nothing torn, nothing
+// made up, and the node is back in time. PETAL_SOAK=1h goes on for longer.
+func TestKillUnderLoad(t *testing.T) {
+	dir, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
+	rounds, until := 4, time.Time{}
+	if soak := os.Getenv("PETAL_SOAK"); soak != "" {
+		length, err := time.ParseDuration(soak)
+		if err != nil {
+			t.Fatal(err)
+		}
+		until = time.Now().Add(length)
+	}
+	var slowest time.Duration
+	for round := 0; round < rounds || time.Now().Before(until); round++ {
+		begin := time.Now()
+		d := startDemo(t, dir, "--size", "256MiB")
+		st := d.status()
+		recovery := time.Duration(st.RecoveryMS * float64(time.Millisecond))
+		if whole := time.Since(begin); round > 0 && (recovery > recoveryLimit || whole > recoveryLimit+2*time.Second) {
+			t.Errorf("round %d: ready after %v (recovery %v), want %v", round, whole, recovery, recoveryLimit)
+		}
+		if round > 0 {
+			slowest = max(slowest, recovery)
+			d.check(state)
+		}
+		d.loadUntilKilled(state, round)
+	}
+	d := startDemo(t, dir)
+	d.check(state)
+	t.Logf("slowest recovery %v", slowest)
+}
+
+// check judges the whole disk against the state file.
+func (d *demo) check(state string) load.Result {
+	d.t.Helper()
+	o := d.petal("bench", d.url, "--state", state, "--check", "--quiet", "--json")
+	var r load.Result
+	if err := json.Unmarshal([]byte(o.stdout), &r); o.status != 0 || err != nil || !r.Verified.FinalRead || r.Verified.SectorsJudged == 0 {
+		d.t.Fatalf("after the crash: status %d, %v\n%s%s", o.status, err, o.stdout, o.stderr)
+	}
+	return r
+}
+
+// loadUntilKilled writes, reads and unmaps until the node is killed under it.
+func (d *demo) loadUntilKilled(state string, round int) {
+	d.t.Helper()
+	args := []string{"bench", d.url, "--state", state, "--time", "30s", "--block", "4KiB", "--read", "30", "--unmap", "5", "--depth", "16", "--sessions", "2", "--reconnect", "0s", "--json", "--progress"}
+	if round == 0 {
+		args = append(args, "--new")
+	}
+	if round%2 == 1 {
+		args[6] = "64KiB" // the path of full chunks
+	}
+	cmd := command(d.t, binary, args...)
+	progress := &progressWriter{wrote: make(chan struct{}, 1)}
+	var stdout bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, progress
+	if err := cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	// The load is on when the progress line moves; then let it run for a part of a second that differs.
+	for range 2 + round%3 {
+		select {
+		case <-progress.wrote:
+		case <-time.After(30 * time.Second):
+			d.t.Fatalf("no progress:\n%s", progress)
+		}
+	}
+	d.kill()
+	cmd.Wait() // its status says that the connection was lost; the findings are what counts
+	var r load.Result
+	if stdout.Len() > 0 && json.Unmarshal(stdout.Bytes(), &r) == nil && r.Verified != nil && len(r.Verified.Findings) > 0 {
+		d.t.Fatalf("before the crash: %+v", r.Verified.Findings)
+	}
+}
+
+// progressWriter tells of each piece written to it.
+type progressWriter struct {
+	bytes.Buffer
+	wrote chan struct{}
+}
+
+func (p *progressWriter) Write(b []byte) (int, error) {
+	select {
+	case p.wrote <- struct{}{}:
+	default:
+	}
+	return p.Buffer.Write(b)
+}
+
+// TestDrain: SIGTERM under load ends every command with an answer; the next
+// start has every write, without a recovery worth the name.
+func TestDrain(t *testing.T) {
+	dir, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
+	d := startDemo(t, dir, "--size", "256MiB")
+	cmd := command(t, binary, "bench", d.url, "--state", state, "--new", "--time", "30s", "--read", "30", "--depth", "32", "--reconnect", "0s", "--progress")
+	progress := &progressWriter{wrote: make(chan struct{}, 1)}
+	cmd.Stderr = progress
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		select {
+		case <-progress.wrote:
+		case <-time.After(30 * time.Second):
+			t.Fatalf("no progress:\n%s", progress)
+		}
+	}
+	begin := time.Now()
+	d.stop()
+	if took := time.Since(begin); took > 15*time.Second {
+		t.Errorf("stopping took %v", took)
+	}
+	cmd.Wait()
+	if log := d.log(); !strings.Contains(log, "msg=stopped") || strings.Contains(log, "level=ERROR") {
+		t.Errorf("not stopped in order:\n%s", log)
+	}
+	d = startDemo(t, dir)
+	d.check(state)
+}
+
+// TestSecondServe: one process a directory, whatever socket and port it uses.
+func TestSecondServe(t *testing.T) {
+	d := startDemo(t, t.TempDir())
+	other := filepath.Join(t.TempDir(), "petal.toml")
+	text := fmt.Sprintf("[node]\ndir = %q\n[[portal]]\nlisten = \"127.0.0.1:%d\"\n[[brick]]\npath = %q\n[admin]\nsocket = %q\n",
+		filepath.Join(d.dir, "n1"), freePort(t), filepath.Join(d.dir, "n1", "brick"), filepath.Join(t.TempDir(), "admin.sock"))
+	if err := os.WriteFile(other, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := run(t, time.Minute, binary, "serve", "--config", other)
+	if o.status == 0 || !strings.Contains(o.stderr, "hint: ") || !strings.Contains(o.stderr, filepath.Join(d.dir, "n1")) {
+		t.Errorf("second serve: status %d\n%s", o.status, o.stderr)
+	}
+	// A brick of a running node, offered to a node of its own.
+	text = strings.Replace(text, fmt.Sprintf("dir = %q", filepath.Join(d.dir, "n1")), fmt.Sprintf("dir = %q", t.TempDir()), 1)
+	if err := os.WriteFile(other, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o = run(t, time.Minute, binary, "serve", "--config", other)
+	if o.status == 0 || !strings.Contains(o.stderr, "hint: ") || !strings.Contains(o.stderr, filepath.Join(d.dir, "n1", "brick")) {
+		t.Errorf("a brick in use: status %d\n%s", o.status, o.stderr)
+	}
+	if d.pid(); d.status().State != "ok" {
+		t.Error("the first node suffered")
+	}
+}
+
+// TestSecondSignal: the first SIGTERM drains, the second one kills.
+func TestSecondSignal(t *testing.T) {
+	dir, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
+	d := startDemo(t, dir, "--size", "256MiB")
+	if o := d.petal("bench", d.url, "--new", "--state", state, "--time", "1s", "--quiet"); o.status != 0 {
+		t.Fatalf("bench: status %d\n%s", o.status, o.stderr)
+	}
+	pid := d.pid()
+	syscall.Kill(pid, syscall.SIGTERM)
+	syscall.Kill(pid, syscall.SIGTERM)
+	<-d.ended
+	d = startDemo(t, dir)
+	d.check(state)
+}
