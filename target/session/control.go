@@ -61,9 +61,8 @@ func (s *Session) logout(l iscsi.LogoutRequest) error {
 	// Section 11.14: what is in flight is ended; its answers are not waited for.
 	s.abortAll(func(*task) bool { return true }, func() {
 		s.logoutReply(itt, iscsi.LogoutDone)
-		s.out.deadline()
 		s.lost = false
-		s.why, s.leave = errLoggedOut, lastWords
+		s.depart(errLoggedOut)
 	})
 	return nil
 }
@@ -116,8 +115,7 @@ func (s *Session) Drop(why error, wait, retain time.Duration) {
 			return
 		}
 		s.async(iscsi.AsyncDropSession, 0, seconds(wait), seconds(retain))
-		s.out.deadline()
-		s.why, s.leave = why, lastWords
+		s.depart(why)
 	})
 }
 
@@ -142,8 +140,15 @@ func (s *Session) quiesce() {
 func (s *Session) settle() {
 	if s.leave == quiescing && s.tasks.count == 0 {
 		s.async(iscsi.AsyncDropConnection, s.cfg.CID, uint16(s.par.Time2Wait), uint16(s.par.Time2Retain))
+		s.depart(ErrDrained)
+	}
+}
+
+// depart ends the session as soon as what has been said is sent.
+func (s *Session) depart(why error) {
+	if !s.dead && s.leave != lastWords {
 		s.out.deadline()
-		s.why, s.leave = ErrDrained, lastWords
+		s.why, s.leave = why, lastWords
 	}
 }
 

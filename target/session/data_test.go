@@ -34,7 +34,7 @@ func TestWrite(t *testing.T) {
 					used := min(c.length, c.expected)
 					r.serveR2Ts(h, data[:used], c.immediate+c.unsolicited)
 					a := r.wantStatus(h, 0)
-					if got := r.nexus.written[0]; !bytes.Equal(got, data[:used]) {
+					if got := r.nexus.saw().written[0]; !bytes.Equal(got, data[:used]) {
 						t.Errorf("the device server got %d bytes, wrong ones or too few", len(got))
 					}
 					checkResidual(t, a.Residual(), c.length, c.expected)
@@ -208,7 +208,7 @@ func TestLostData(t *testing.T) {
 				if sense := r.data(); sense[2+2] != 0x0b || sense[2+12] != 0x47 || sense[2+13] != 5 {
 					t.Errorf("sense % x", sense)
 				}
-				if len(r.nexus.written) > 0 {
+				if len(r.nexus.saw().written) > 0 {
 					t.Error("the command ran")
 				}
 			})
@@ -227,7 +227,7 @@ func TestStaleDataOut(t *testing.T) {
 		r.send(r.dataOut(h, q.R2T().TTT()+1, 0, 0), pattern(100))
 		r.sendBurst(h, q.R2T().TTT(), 0, pattern(4000))
 		r.wantStatus(h, 0)
-		if !bytes.Equal(r.nexus.written[0], pattern(4000)) {
+		if !bytes.Equal(r.nexus.saw().written[0], pattern(4000)) {
 			t.Error("stale data was written")
 		}
 	})
@@ -253,9 +253,7 @@ func TestBudget(t *testing.T) {
 				r.sendBurst(h, last.R2T().TTT(), 2000, pattern(3000)[2000:])
 			}
 			r.wantNothing()
-			r.nexus.mu.Lock()
-			began := r.nexus.began
-			r.nexus.mu.Unlock()
+			began := r.nexus.saw().began
 			if began != i+1 {
 				t.Fatalf("%d commands began, want %d: the budget is for one", began, i+1)
 			}
@@ -268,7 +266,7 @@ func TestBudget(t *testing.T) {
 				last = r.want(iscsi.OpR2T)
 			}
 		}
-		for _, w := range r.nexus.written {
+		for _, w := range r.nexus.saw().written {
 			if !bytes.Equal(w, pattern(3000)) {
 				t.Error("wrong data")
 			}

@@ -50,10 +50,11 @@ func (s *Session) taskReply(itt uint32, f iscsi.TaskFunction, code iscsi.TaskRes
 	r.SetCode(code)
 	s.stamp(r.Response, true)
 	s.out.filling.Append(r.BHS, nil, nil)
-	if f == iscsi.TargetColdReset && code == iscsi.TaskFunctionComplete && s.cfg.Reset != nil {
+	if f == iscsi.TargetColdReset && code == iscsi.TaskFunctionComplete {
 		// Section 11.5.1: the target "MUST then terminate all of its TCP
-		// connections to all initiators". Ours too, after this answer.
-		go s.cfg.Reset()
+		// connections to all initiators". Ours goes first, after this answer.
+		s.reset = true
+		s.depart(ErrReset)
 	}
 }
 

@@ -67,6 +67,11 @@ func (o *output) flush(wait bool) {
 	}
 }
 
+// idle reports whether flush has nothing to do.
+func (o *output) idle() bool {
+	return o.sending || o.filling.Pending() == 0 || o.s.dead
+}
+
 // send sends b. The baton is held before and after, but not meanwhile.
 func (o *output) send(b *batch, wait bool) {
 	s := o.s

@@ -150,7 +150,9 @@ func (s *Session) receiveCopy(limit int) ([]byte, error) {
 func (s *Session) lastWords() {
 	s.out.deadline()
 	s.run()
-	s.out.flush(true)
+	for s.out.flush(true); s.out.sending && !s.dead; s.out.flush(true) {
+		s.await()
+	}
 }
 
 // protocolError is an error that costs the connection.

@@ -48,8 +48,8 @@ type Config struct {
 
 	// Text answers text requests: SendTargets and the like.
 	Text *login.Text
-	// Reset is called after a TARGET COLD RESET was answered: all sessions of
-	// the target are to be dropped.
+	// Reset is called when the session has ended with a TARGET COLD RESET: all
+	// sessions of the target are to be dropped.
 	Reset func()
 
 	Observer Observer
@@ -117,6 +117,7 @@ type Session struct {
 	dead  bool  // nothing is sent or taken any more
 	err   error // why
 	why   error // what err will be after the last words
+	reset bool  // cfg.Reset is due
 	lost  bool  // the nexus was lost: not by logout
 	leave leaving
 }
@@ -237,6 +238,7 @@ func (s *Session) Drain(ctx context.Context, grace time.Duration) {
 var (
 	ErrDrained     = errors.New("session: drained")
 	ErrDeadPeer    = errors.New("session: the initiator does not answer pings")
+	ErrReset       = errors.New("session: TARGET COLD RESET")
 	ErrUnreachable = errors.New("session: the data cannot be reached")
 	errLoggedOut   = errors.New("session: logged out")
 )
@@ -284,8 +286,9 @@ func (s *Session) unlock(wait bool) {
 	for {
 		s.run()
 		s.out.flush(wait)
+		s.reopen()
 		s.busy.Store(false)
-		if s.completed.empty() && !s.calls.any.Load() && !s.startable() {
+		if s.completed.empty() && !s.calls.any.Load() && !s.startable() && s.out.idle() {
 			break
 		}
 		s.busy.Store(true)
@@ -315,7 +318,6 @@ func (s *Session) run() {
 		s.startHeld()
 	}
 	s.settle()
-	s.reopen()
 }
 
 func (s *Session) clock() int64 { return int64(time.Since(s.epoch)) }
@@ -368,6 +370,9 @@ func (s *Session) finish(err error) {
 		s.err = nil
 	}
 	close(s.ended)
+	if s.reset && s.cfg.Reset != nil {
+		s.cfg.Reset()
+	}
 }
 
 // await gives the baton away until something has come to rest.
