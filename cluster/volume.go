@@ -61,6 +61,7 @@ type store interface {
 	Prefetch(placement.Family, []placement.Node, placement.Chunk)
 	Provisioned(placement.Family, []placement.Node, placement.Chunk) (placement.Mask, error)
 	NextMapped(placement.Family, placement.Chunk) (placement.Chunk, bool, error)
+	Mapped(f placement.Family, from, last placement.Chunk, dst []placement.Chunk) ([]placement.Chunk, error)
 	Flush(func(error))
 	Usage(placement.Family) int64
 	Space() (used, avail, total uint64)

@@ -20,8 +20,6 @@ import (
 	"petal/placement"
 )
 
-var _ store = (*brick.Brick)(nil)
-
 // memoryBrick is a real brick on disks of memory.
 type memoryBrick struct {
 	*brick.Brick

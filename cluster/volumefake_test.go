@@ -291,6 +291,17 @@ func (f *fakeBrick) NextMapped(fam placement.Family, from placement.Chunk) (next
 	return next, ok, f.failed
 }
 
+func (f *fakeBrick) Mapped(fam placement.Family, from, last placement.Chunk, dst []placement.Chunk) ([]placement.Chunk, error) {
+	for len(dst) < cap(dst) && from <= last {
+		c, ok, err := f.NextMapped(fam, from)
+		if err != nil || !ok || c > last {
+			return dst, err
+		}
+		dst, from = append(dst, c), c+1
+	}
+	return dst, nil
+}
+
 func (f *fakeBrick) Flush(done func(error)) {
 	f.mu.Lock()
 	lazy := f.lazy

@@ -15,6 +15,9 @@ const (
 
 	// zeroInFlight is how many records a long Zero keeps going at once.
 	zeroInFlight = 32
+
+	// zeroLookup is how many chunks with data a long Zero looks up at once.
+	zeroLookup = 1024
 )
 
 // Zero makes n bytes at off read as zeros, and as far as they are whole 4 KiB
@@ -133,23 +136,28 @@ func (z *longZero) run(first, last placement.Chunk) {
 		z.zero(span{last, 0, int(end % placement.ChunkSize)})
 		last--
 	}
-	for c := first; z.err.Load() == nil; c++ {
-		next, ok, err := z.v.c.brick.NextMapped(z.v.family, c)
+	z.chunks(first, last)
+	z.settle()
+}
+
+// chunks zeroes those whole chunks from first to last that have data.
+func (z *longZero) chunks(first, last placement.Chunk) {
+	dst := make([]placement.Chunk, 0, zeroLookup)
+	for first <= last && z.err.Load() == nil {
+		found, err := z.v.c.brick.Mapped(z.v.family, first, last, dst)
 		if err != nil {
 			err = z.v.fault(err, z.off)
 			z.err.CompareAndSwap(nil, &err)
-			break
+			return
 		}
-		if !ok || next > last {
-			break
+		for _, c := range found {
+			z.zero(span{c, 0, placement.ChunkSize})
 		}
-		z.zero(span{next, 0, placement.ChunkSize})
-		if next == last {
-			break
+		if len(found) < zeroLookup {
+			return
 		}
-		c = next
+		first = found[len(found)-1] + 1
 	}
-	z.settle()
 }
 
 // zero issues the pieces for a span.
