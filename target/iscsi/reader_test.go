@@ -207,6 +207,35 @@ func TestBuffered(t *testing.T) {
 	}
 }
 
+// DataBuffered says so exactly when the last byte of the digest is in memory.
+func TestDataBuffered(t *testing.T) {
+	stream := wire(t, true, true, messages[1])
+	for cut, want := range map[int]bool{0: true, 1: false, 4: false, 5: false} {
+		r := newReader(bytes.NewReader(stream[:len(stream)-cut]), 4096, true, true)
+		if _, err := r.Next(); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.DataBuffered(); got != want {
+			t.Errorf("%d bytes missing: %v", cut, got)
+		}
+	}
+}
+
+// Parts without bytes are passed over, and no parts at all read nothing.
+func TestEmptyParts(t *testing.T) {
+	r := newReader(bytes.NewReader(wire(t, true, true, messages[3])), 0, true, true)
+	if _, err := r.Next(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.ReadData(nil); n != 0 || err != nil {
+		t.Fatal(n, err)
+	}
+	b := make([]byte, 5)
+	if n, err := r.ReadData([][]byte{{}, b[:2], nil, b[2:], {}}); n != 5 || err != nil || string(b) != "12345" {
+		t.Fatal(n, err, b)
+	}
+}
+
 // Next leaves data behind that nobody wanted.
 func TestNextSkips(t *testing.T) {
 	stream := wire(t, false, true, messages[1], messages[0])

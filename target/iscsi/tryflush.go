@@ -86,7 +86,4 @@ func (w *Writer) advance(n int) {
 		w.vectors[w.first] = nil
 		w.first++
 	}
-	if w.first == len(w.vectors) {
-		w.joinable = false
-	}
 }

@@ -172,6 +172,21 @@ func TestHeadersAreJoined(t *testing.T) {
 	}
 }
 
+// Raw bytes go out as they are, and count.
+func TestAppendRaw(t *testing.T) {
+	var w Writer
+	var b bytes.Buffer
+	w.Append(messages[5].header2(), nil, nil)
+	w.AppendRaw([]byte("abc"))
+	w.Append(messages[5].header2(), nil, nil)
+	if err := w.Flush(&b); err != nil || b.Len() != 2*HeaderSize+3 || w.Sent() != uint64(b.Len()) || w.Pending() != 0 {
+		t.Fatal(err, b.Len(), w.Sent(), w.Pending())
+	}
+	if got := b.Bytes()[HeaderSize : HeaderSize+3]; string(got) != "abc" {
+		t.Fatalf("% x", got)
+	}
+}
+
 // More PDUs than the arena has blocks, then again: nothing is mixed up.
 func TestManyPDUs(t *testing.T) {
 	var w Writer
