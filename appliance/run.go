@@ -18,6 +18,7 @@ import (
 	"petal/appliance/config"
 	"petal/cluster"
 	"petal/cluster/meta"
+	"petal/journal/vfs"
 	"petal/target"
 )
 
@@ -130,6 +131,9 @@ func (a *appliance) open() (err error) {
 		opt.Bricks = append(opt.Bricks, cluster.BrickOptions{Path: b.Path, Journal: b.Journal, Capacity: b.Capacity})
 	}
 	a.node, err = cluster.Open(opt)
+	if errors.Is(err, vfs.ErrLocked) {
+		return problem{err, "another petal runs there: stop it, or give this one directories of its own"}
+	}
 	return err
 }
 

@@ -26,8 +26,8 @@ import (
 // commands of package testscript there are:
 //
 //	start DIR      a node below DIR, at $PORT; PETAL_ADMIN then names it. It writes DIR.log
-//	stop DIR       SIGTERM, and wait
-//	kill DIR       SIGKILL, and wait
+//	halt DIR       SIGTERM, and wait
+//	crash DIR      SIGKILL, and wait
 //	login IQN      an initiator logs in and stays
 //	logout
 //	rot FILE       overwrite all of FILE with garbage
@@ -39,11 +39,12 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PETAL_ADMIN", env.WorkDir+"/none.sock")
 			env.Setenv("PORT", freePort(t))
 			env.Setenv("PORT2", freePort(t))
+			env.Setenv("PORT3", freePort(t))
 			env.Values[scriptKey{}] = &script{nodes: map[string]*scriptNode{}}
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"start": cmdStart, "stop": cmdStop(syscall.SIGTERM), "kill": cmdStop(syscall.SIGKILL),
+			"start": cmdStart, "halt": cmdStop(syscall.SIGTERM), "crash": cmdStop(syscall.SIGKILL),
 			"login": cmdLogin, "logout": cmdLogout, "rot": cmdRot, "newer": cmdNewer, "occupy": cmdOccupy,
 		}})
 }

@@ -79,13 +79,7 @@ func (d *demo) loadUntilKilled(state string, round int) {
 		d.t.Fatal(err)
 	}
 	// The load is on when the progress line moves; then let it run for a part of a second that differs.
-	for range 2 + round%3 {
-		select {
-		case <-progress.wrote:
-		case <-time.After(30 * time.Second):
-			d.t.Fatalf("no progress:\n%s", progress)
-		}
-	}
+	progress.await(d.t, 2+round%3)
 	d.kill()
 	cmd.Wait() // its status says that the connection was lost; the findings are what counts
 	var r load.Result
@@ -94,9 +88,10 @@ func (d *demo) loadUntilKilled(state string, round int) {
 	}
 }
 
-// progressWriter tells of each piece written to it.
+// progressWriter tells of each piece written to it. (It must not embed the
+// buffer: io.Copy would find its ReadFrom and never call Write.)
 type progressWriter struct {
-	bytes.Buffer
+	text  bytes.Buffer
 	wrote chan struct{}
 }
 
@@ -105,7 +100,19 @@ func (p *progressWriter) Write(b []byte) (int, error) {
 	case p.wrote <- struct{}{}:
 	default:
 	}
-	return p.Buffer.Write(b)
+	return p.text.Write(b)
+}
+
+// await waits for n pieces: the load is on.
+func (p *progressWriter) await(t *testing.T, n int) {
+	t.Helper()
+	for range n {
+		select {
+		case <-p.wrote:
+		case <-time.After(30 * time.Second):
+			t.Fatal("the progress line does not move")
+		}
+	}
 }
 
 // TestDrain: SIGTERM under load ends every command with an answer; the next
@@ -119,13 +126,7 @@ func TestDrain(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for range 3 {
-		select {
-		case <-progress.wrote:
-		case <-time.After(30 * time.Second):
-			t.Fatalf("no progress:\n%s", progress)
-		}
-	}
+	progress.await(t, 3)
 	begin := time.Now()
 	d.stop()
 	if took := time.Since(begin); took > 15*time.Second {
