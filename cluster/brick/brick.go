@@ -119,6 +119,16 @@ type Brick struct {
 
 func (o *Options) mapDir() string { return o.MapFS.PathJoin(o.Path, "map") }
 
+func (b *Brick) journalOptions() journal.Options {
+	o := b.o.journalOptions(b.id.Brick)
+	o.Pressure = func(used, capacity int64) {
+		if used >= capacity/2 {
+			b.kickDestage()
+		}
+	}
+	return o
+}
+
 func (o *Options) journalOptions(uuid [16]byte) journal.Options {
 	return journal.Options{FS: o.FS, Dir: "journal", UUID: uuid, Segment: o.SegmentBytes, Capacity: o.JournalBytes, Manual: o.Manual}
 }
@@ -147,21 +157,6 @@ func (b *Brick) start() {
 		}
 	})
 	run(1, b.destageLoop)
-}
-
-// Step does one piece of work that is waiting, in a Manual brick, and reports
-// whether there was any: a group of the journal, an extent-write, a read.
-// Destage is apart: StepDestage.
-func (b *Brick) Step() bool {
-	if r, ok := b.writes.pop(false); ok {
-		b.writeExtent(r)
-		return true
-	}
-	if op, ok := b.reads.pop(false); ok {
-		b.runRead(op)
-		return true
-	}
-	return b.journal.Commit()
 }
 
 // Failed returns why the brick has failed, ErrClosed after Close, else nil. A

@@ -154,31 +154,6 @@ func (b *Brick) flushMap() error {
 	return nil
 }
 
-// StepDestage destages one batch of records that are at least so old, in a
-// Manual brick, and reports whether there were any.
-func (b *Brick) StepDestage(age time.Duration) bool {
-	if b.Failed() != nil {
-		return false
-	}
-	n, err := b.destageBatch(b.now() - age.Nanoseconds())
-	if err != nil {
-		b.fail(err)
-	}
-	return n > 0 && err == nil
-}
-
-// StepFlushMap flushes the map of a Manual brick and trims the journal.
-func (b *Brick) StepFlushMap() error {
-	if err := b.Failed(); err != nil {
-		return err
-	}
-	err := b.flushMap()
-	if err != nil {
-		b.fail(err)
-	}
-	return err
-}
-
 // drain destages everything that is committed and flushes the map.
 func (b *Brick) drain() error {
 	for {

@@ -13,8 +13,8 @@ import (
 
 func blocks(m placement.Mask) int { return bits.OnesCount16(uint16(m)) }
 
-// appendMark journals a record of the brick's own, without data. then, if not
-// nil, is called when it is durable.
+// appendMark journals a record of the brick's own, without data: an abort, or a
+// drop with what is to be called when that is durable.
 func (b *Brick) appendMark(h head, then func(*pend)) error {
 	if err := b.Failed(); err != nil {
 		return err
@@ -24,6 +24,10 @@ func (b *Brick) appendMark(h head, then func(*pend)) error {
 	r.Done = func(r *journal.Record, err error) {
 		if err != nil {
 			b.fail(err)
+			return
+		}
+		if h.Type != typeDrop { // the record is all there is to it
+			b.order.skip(r.LSN)
 			return
 		}
 		p := &pend{typ: h.Type, key: h.Key, born: b.now()}

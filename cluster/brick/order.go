@@ -122,6 +122,14 @@ func (o *order) finish(done []*pend) journal.LSN {
 	return o.base - 1
 }
 
+// skip enters a record that the map has no use for.
+func (o *order) skip(l journal.LSN) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	*o.at(l) = doneMark
+	o.advance()
+}
+
 // refresh moves the watermarks after recovery has filled the slots.
 func (o *order) refresh() {
 	o.finish(nil)

@@ -93,7 +93,7 @@ func (p *chunkPlan) apply(r *pend) {
 		e.Zero |= r.mask
 		return
 	case typeExtent:
-		if p.is.Kind == kindExtent && p.is.Extent != p.was.Extent {
+		if p.is.Kind == kindExtent && !p.was.in(p.is.Extent) {
 			p.freed = append(p.freed, restingExtent{p.is.Extent, false}) // of an earlier extent-write
 		}
 		e.Kind, e.Extent = kindExtent, r.ext
@@ -111,9 +111,8 @@ func (p *chunkPlan) apply(r *pend) {
 // settlePlace decides where the chunk's blocks lie from now on.
 func (b *Brick) settlePlace(p *chunkPlan, dirty placement.Mask) error {
 	e := &p.is
-	wasExtent := p.was.Kind == kindExtent
 	if e.Valid == 0 {
-		if e.Kind == kindExtent && !(wasExtent && p.was.Extent == e.Extent) {
+		if e.Kind == kindExtent && !p.was.in(e.Extent) {
 			p.freed = append(p.freed, restingExtent{e.Extent, true})
 		}
 		e.Kind, e.Extent = kindZero, 0
@@ -127,7 +126,7 @@ func (b *Brick) settlePlace(p *chunkPlan, dirty placement.Mask) error {
 		}
 		e.Kind, e.Extent = kindExtent, x
 	}
-	if wasExtent && (e.Kind != kindExtent || e.Extent != p.was.Extent) {
+	if p.was.Kind == kindExtent && !e.in(p.was.Extent) {
 		p.freed = append(p.freed, restingExtent{p.was.Extent, e.Kind == kindZero})
 	}
 	return nil
@@ -203,6 +202,9 @@ func (b *Brick) readBack(p *chunkPlan, i, n int) {
 		b.o.Log.Error("block lost in the journal before it reached its home", "key", fmt.Sprint(p.key), "block", i+k, "lsn", s.rec.lsn, "cause", err)
 	}
 }
+
+// in reports whether the entry's home is that extent.
+func (e *entry) in(extent uint64) bool { return e.Kind == kindExtent && e.Extent == extent }
 
 // extents is what the entry takes of the extent area.
 func (e *entry) extents() int64 {

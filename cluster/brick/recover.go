@@ -95,7 +95,7 @@ func (b *Brick) open(rec *Recovery) (err error) {
 		return err
 	}
 	var jr *journal.Recovery
-	if b.journal, jr, err = journal.Open(b.o.journalOptions(b.super.Brick)); err != nil {
+	if b.journal, jr, err = journal.Open(b.journalOptions()); err != nil {
 		return fmt.Errorf("brick: %w", err)
 	}
 	if jr.First > applied+1 {

@@ -1,0 +1,170 @@
+package brick
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"petal/placement"
+)
+
+// audit checks that an idle brick has lost and promised nothing: after a drain
+// every extent is either named by the map or free.
+func (g *rig) audit() error {
+	b := g.b
+	if err := g.settleAll(); err != nil {
+		return err
+	}
+	named := map[uint64]bool{}
+	err := b.pmap.scan([]byte{keyData}, []byte{keyData + 1}, func(k placement.Key, e *entry) error {
+		if e.Kind == kindExtent {
+			if named[e.Extent] {
+				return errors.New("an extent is named twice")
+			}
+			named[e.Extent] = true
+		}
+		return nil
+	})
+	a := &b.alloc
+	switch {
+	case err != nil:
+		return err
+	case a.used != int64(len(named)):
+		return fmt.Errorf("%d extents are used, %d named", a.used, len(named))
+	case a.reserved != 0:
+		return errors.New("promises are left")
+	case len(a.resting) != 0:
+		return errors.New("extents still rest")
+	case b.order.n != 0:
+		return errors.New("records are left in order")
+	case b.pending.bytes.Load() != 0:
+		return fmt.Errorf("%d bytes of buffers are left in the pending index, %d chunks", b.pending.bytes.Load(), b.Stats().PendingChunks)
+	}
+	for e := range named {
+		w, m := bit(e)
+		if a.files[e/extentsPerFile].used[w]&m == 0 {
+			return errors.New("the map names an extent that counts as free")
+		}
+	}
+	return nil
+}
+
+// settleAll lets everything that was appended end, and reach the map.
+func (g *rig) settleAll() error {
+	for {
+		for g.b.Step() {
+		}
+		if err := g.b.drain(); err != nil {
+			return err
+		}
+		if len(g.open) == 0 {
+			return nil
+		}
+		if used, _ := g.b.JournalFill(); used == 0 {
+			return fmt.Errorf("%d records do not end", len(g.open))
+		}
+	}
+}
+
+// start makes the rig's brick.
+func (g *rig) start() error {
+	if err := Create(g.o, testID); err != nil {
+		return err
+	}
+	b, _, err := Open(g.o)
+	g.b = b
+	return err
+}
+
+// runActs does random things until the power goes, and returns how many device
+// calls that took.
+func (g *rig) runActs(n int) error {
+	return g.guard(func() error {
+		for range n {
+			if g.crashed != nil {
+				return nil
+			}
+			if err := g.act(); err != nil {
+				return err
+			}
+		}
+		g.crash()
+		return nil
+	})
+}
+
+// TestModel: without a crash, a brick does what its model does.
+func TestModel(t *testing.T) {
+	for seed := range uint64(20) {
+		g := newRig(seed, nil)
+		if err := g.start(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 400 {
+			if err := g.act(); err != nil {
+				t.Fatalf("seed %d, act %d: %v", seed, i, err)
+			}
+		}
+		if err := g.audit(); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if err := g.b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestCrashAtEveryCall takes the power away at every single device call of a
+// run, at every ninth of some more, again at one in the next life, and again.
+func TestCrashAtEveryCall(t *testing.T) {
+	var sum Recovery
+	const acts = 150
+	for seed := range uint64(6) {
+		stride := 1
+		if seed > 0 || testing.Short() {
+			stride = 9
+		}
+		for at := 1 + int(seed); ; at += stride {
+			more, err := crashLives(seed, acts, at, &sum)
+			if err != nil {
+				t.Fatalf("seed %d, crash at call %d: %v", seed, at, err)
+			}
+			if !more {
+				t.Logf("seed %d: %d device calls", seed, at)
+				break
+			}
+		}
+	}
+	t.Logf("replayed %d records, verified %d extents, %d torn", sum.Replayed, sum.Verified, sum.Torn)
+	if sum.Replayed == 0 || sum.Torn == 0 || sum.Verified == sum.Torn {
+		t.Error("the crashes did not reach what they are for")
+	}
+}
+
+// crashLives runs a brick that loses power at the given device call, and at
+// others in its next two lives. It reports whether there was such a call.
+func crashLives(seed uint64, acts, at int, sum *Recovery) (more bool, err error) {
+	g := newRig(seed, nil)
+	if err := g.start(); err != nil {
+		return false, err
+	}
+	g.calls = 0
+	for life := range 3 {
+		g.crashAt = at
+		if err := g.runActs(acts); err != nil {
+			return false, err
+		}
+		more = more || life == 0 && g.calls >= at
+		if err := g.restart(nil); err != nil {
+			return false, err
+		}
+		sum.Replayed += g.recovery.Replayed
+		sum.Verified += g.recovery.Verified
+		sum.Torn += g.recovery.Torn
+		at = 1 + g.rng.IntN(60)
+	}
+	if err := g.audit(); err != nil {
+		return false, err
+	}
+	return more, g.b.Close()
+}
