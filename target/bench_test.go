@@ -3,81 +3,10 @@ package target
 import (
 	"encoding/binary"
 	"io"
-	"net"
 	"testing"
 
 	"petal/target/iscsi"
 )
-
-// initiator is the other side in the raw: it logs in and then writes and reads
-// whatever PDUs a test wants.
-type initiator struct {
-	t     testing.TB
-	conn  net.Conn
-	in    *iscsi.Reader
-	out   iscsi.Writer
-	cmdSN uint32
-	itt   uint32
-}
-
-// dial connects to a portal.
-func dial(t testing.TB, address string) *initiator {
-	t.Helper()
-	c, err := net.Dial("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	i := &initiator{t: t, conn: c, in: iscsi.NewReader(c, 1<<20)}
-	i.in.MaxData = iscsi.MaxDataSegmentField
-	return i
-}
-
-// login logs in to testTarget straight into operational negotiation, with more
-// keys beside the names, and returns the last response.
-func (i *initiator) login(isid byte, keys ...string) iscsi.LoginResponse {
-	i.t.Helper()
-	text := []iscsi.Pair{{Key: "InitiatorName", Value: testInitiator}, {Key: "SessionType", Value: "Normal"}, {Key: "TargetName", Value: testTarget}}
-	for k := 0; k < len(keys); k += 2 {
-		text = append(text, iscsi.Pair{Key: keys[k], Value: keys[k+1]})
-	}
-	var h iscsi.BHS
-	h.Reset(iscsi.OpLoginRequest)
-	h.SetImmediate(true)
-	l := h.LoginRequest()
-	l.SetTransit(true)
-	l.SetCSG(iscsi.StageOperational)
-	l.SetNSG(iscsi.StageFullFeature)
-	l.SetISID(iscsi.ISID{0x80, 0, 0, 0, 0, isid})
-	l.SetCmdSN(1)
-	i.cmdSN = 1
-	i.send(&h, iscsi.AppendText(nil, text))
-	for {
-		r := i.next().LoginResponse()
-		if r.Status() != iscsi.LoginSuccess || r.Transit() {
-			return r
-		}
-		l.SetCmdSN(1)
-		i.send(&h, nil)
-	}
-}
-
-func (i *initiator) send(h *iscsi.BHS, data []byte) {
-	i.t.Helper()
-	i.out.AppendBytes(h, data)
-	if err := i.out.Flush(i.conn); err != nil {
-		i.t.Fatal(err)
-	}
-}
-
-func (i *initiator) next() *iscsi.BHS {
-	i.t.Helper()
-	h, err := i.in.Next()
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	return h
-}
 
 // BenchmarkCommand measures 4 KiB commands on a disk in memory over loopback,
 // both sides together but for allocations of the initiator, of which there are
@@ -170,17 +99,4 @@ func (i *initiator) command(lba uint32, size int, write bool) *iscsi.BHS {
 	binary.BigEndian.PutUint32(cdb[2:], lba)
 	binary.BigEndian.PutUint16(cdb[7:], uint16(size/512))
 	return h
-}
-
-// finish reads PDUs up to the status.
-func (i *initiator) finish() (status uint8) {
-	for {
-		h := i.next()
-		if h.Opcode() == iscsi.OpSCSIResponse {
-			return h.SCSIResponse().Status()
-		}
-		if h.Opcode() == iscsi.OpDataIn && h.DataIn().HasStatus() {
-			return h.DataIn().Status()
-		}
-	}
 }
