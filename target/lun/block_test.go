@@ -289,3 +289,11 @@ func TestNoSpace(t *testing.T) {
 	r.good(r.nexus, cdb16(scsi.OpRead16, 0, 0, 2), nil)
 	r.good(r.nexus, cdb16(scsi.OpWriteSame16, 1, 5, 9), nil)
 }
+
+func TestPatternGoesOnFromVectorToVector(t *testing.T) {
+	pattern, buf := []byte{1, 2, 3, 4}, make([]byte, 11)
+	fillPattern([][]byte{buf[:3], buf[3:4], buf[4:]}, pattern)
+	if want := []byte{1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3}; !bytes.Equal(buf, want) {
+		t.Errorf("%v", buf)
+	}
+}

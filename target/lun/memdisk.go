@@ -308,6 +308,8 @@ func (d *MemoryDisk) Provisioned(off, limit uint64) (mapped bool, run uint64, er
 	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
+	// Like a real one it looks at one chunk at a time.
+	limit = min(limit, chunk-off%chunk)
 	mapped = d.pages[off/memoryPage] != nil
 	for run < limit && off+run < d.size && (d.pages[(off+run)/memoryPage] != nil) == mapped {
 		run += min(limit-run, memoryPage-(off+run)%memoryPage)

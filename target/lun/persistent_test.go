@@ -294,3 +294,15 @@ func TestReserveBesidePersistentReservations(t *testing.T) {
 	}
 	r.good(r.nexus, cdb("17 00 00 00 00 00"), nil)
 }
+
+func TestLateRegistrantHasAccess(t *testing.T) {
+	r := newRig(t, 512)
+	other := r.attach("iqn.host2", 1)
+	r.persistent(r.nexus, register(1))
+	r.persistent(r.nexus, scsi.PersistentOut{Action: scsi.SAReserve, Key: 1, Type: scsi.ExclusiveAccessRegistrantsOnly})
+	r.conflict(other, readOne, nil)
+	r.persistent(other, register(2))
+	r.good(other, readOne, nil)
+	r.persistent(other, register(0))
+	r.conflict(other, readOne, nil)
+}

@@ -327,6 +327,42 @@ func TestNewUnitRefusesOddDisks(t *testing.T) {
 	}
 }
 
+func TestResetIsReportedOnce(t *testing.T) {
+	r := newRig(t, 512)
+	n := r.device.Attach(NexusConfig{Initiator: "iqn.host2", TargetPort: 1})
+	r.nexus.Manage(LogicalUnitReset, 0, func(Response) {})
+	r.nexus.Manage(TargetWarmReset, 0, func(Response) {})
+	for _, want := range []scsi.Code{scsi.CodePowerOnOrReset, scsi.CodeNone} {
+		if got := r.attentionOf(n); got != want {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
+}
+
+func TestAllocationLengthCutsParameterData(t *testing.T) {
+	r := newRig(t, 512)
+	whole := r.good(r.nexus, cdb("12 00 00 00 60 00"), nil)
+	for _, n := range []byte{0, 1, 5, 36, 95} {
+		if got := r.good(r.nexus, []byte{0x12, 0, 0, 0, n, 0}, nil); !bytes.Equal(got, whole[:n]) {
+			t.Errorf("allocation length %d: % x", n, got)
+		}
+	}
+}
+
+func TestDataOutThatNeverCame(t *testing.T) {
+	r := newRig(t, 512)
+	for _, c := range [][]byte{writeOne, cdb16(scsi.OpVerify16, 2, 0, 1), cdb16(scsi.OpWriteSame16, 0, 0, 1),
+		cdb16(scsi.OpOrWrite16, 0, 0, 1), cdb16(scsi.OpWriteVerify16, 0, 0, 1)} {
+		res := r.expect(r.nexus, 0, c, make([]byte, 511), 512)
+		if res.status != scsi.StatusCheckCondition || res.sense.Key != scsi.KeyAbortedCommand {
+			t.Errorf("% x: %v %v", c, res.status, res.sense)
+		}
+	}
+	if r.disk.Mapped() != 0 {
+		t.Error("something was written")
+	}
+}
+
 func FuzzCommand(f *testing.F) {
 	for i := range scsi.Commands {
 		c := make([]byte, scsi.Commands[i].Len)

@@ -193,6 +193,10 @@ func TestUnmapRoundTrip(t *testing.T) {
 	if got, e := ParseUnmap(nil, list[:len(list)-1]); e != nil || !reflect.DeepEqual(got, blocks[:1]) {
 		t.Errorf("with the second descriptor cut off: %v %v", got, e)
 	}
+	list[3] = 16 // UNMAP BLOCK DESCRIPTOR DATA LENGTH
+	if got, e := ParseUnmap(nil, list); e != nil || !reflect.DeepEqual(got, blocks[:1]) {
+		t.Errorf("with one descriptor announced: %v %v", got, e)
+	}
 	if _, e := ParseUnmap(nil, list[:7]); e == nil || !e.Length {
 		t.Errorf("without a whole header: %v", e)
 	}
