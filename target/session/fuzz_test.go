@@ -2,6 +2,7 @@ package session
 
 import (
 	"io"
+	"log/slog"
 	"net"
 	"testing"
 
@@ -31,6 +32,7 @@ func FuzzSession(f *testing.F) {
 		p.HeaderDigest, p.DataDigest = digests, digests
 		s := New(Config{
 			Conn: ours, In: iscsi.NewReader(ours, 1024), Params: p, ExpCmdSN: 1, Depth: 8, Budget: 10000, Ping: -1,
+			Log:  slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError})),
 			Text: login.NewText(authority{}, &login.Result{Params: p}),
 		})
 		s.SetNexus(device.Attach(lun.NexusConfig{Initiator: "iqn.2026-11.petal:i", TargetPort: 1, TPGT: 1, AbortAll: s.AbortAll}))
@@ -38,7 +40,9 @@ func FuzzSession(f *testing.F) {
 			theirs.Write(input)
 			theirs.Close()
 		}()
-		s.Serve()
+		if err := s.Serve(); err == errBug {
+			t.Fatal("a panic; its stack is in the log above")
+		}
 		if s.tasks.count != 0 || s.lent != 0 || s.inFlight.Load() != 0 {
 			t.Errorf("left: %d tasks, %d bytes lent, %d in flight", s.tasks.count, s.lent, s.inFlight.Load())
 		}

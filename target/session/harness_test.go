@@ -34,6 +34,7 @@ type fakeNexus struct {
 	stubborn bool // Abort is ignored
 	sense    []byte
 	drop     bool
+	panics   bool // in Begin
 	began    int
 	finished int
 	running  []*lun.Command
@@ -50,6 +51,9 @@ func (f *fakeNexus) Begin(c *lun.Command) lun.Verdict {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.began++
+	if f.panics {
+		panic("a bug in Begin")
+	}
 	switch c.CDB[0] {
 	case 0x2a:
 		c.OutLen = f.length(c)
@@ -221,6 +225,9 @@ func inBubble(t *testing.T, change func(*Config), test func(*rig)) {
 		case <-r.s.Done():
 		default:
 			t.Fatal("the session has not ended with its connection")
+		}
+		if r.s.broken.Load() {
+			t.Error("a panic")
 		}
 		if saw := r.nexus.saw(); saw.began != saw.finished {
 			t.Errorf("%d commands began and %d were finished", saw.began, saw.finished)

@@ -95,6 +95,7 @@ func (o *output) send(b *batch, wait bool) {
 
 // write sends b on the connection: what it takes at once, or all.
 func (o *output) write(b *batch, wait bool) (all bool, err error) {
+	defer o.s.outside(&err)
 	if o.try != nil {
 		if all, err = o.try.Flush(&b.Writer); all || err != nil || !wait {
 			return all, err

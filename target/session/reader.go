@@ -10,7 +10,7 @@ import (
 // read takes PDUs off the connection until it fails or the session is over.
 func (s *Session) read() error {
 	for {
-		h, err := s.in.Next()
+		h, err := s.next()
 		if err != nil {
 			return err
 		}
@@ -46,7 +46,7 @@ func (s *Session) burst(h *iscsi.BHS) error {
 			s.out.flush(false)
 		}
 		var err error
-		if h, err = s.in.Next(); err != nil {
+		if h, err = s.next(); err != nil {
 			return err
 		}
 	}
@@ -130,6 +130,18 @@ func (s *Session) receive(vec [][]byte) error {
 		s.unlock(false)
 		defer s.lock()
 	}
+	return s.readSegment(vec)
+}
+
+// next is the next header.
+func (s *Session) next() (h *iscsi.BHS, err error) {
+	defer s.outside(&err)
+	return s.in.Next()
+}
+
+// readSegment reads the rest of the present data segment.
+func (s *Session) readSegment(vec [][]byte) (err error) {
+	defer s.outside(&err)
 	if len(vec) > 0 {
 		if _, err := s.in.ReadData(vec); err != nil {
 			return err

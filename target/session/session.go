@@ -90,7 +90,9 @@ type Session struct {
 	bytesIn  atomic.Uint64
 	bytesOut atomic.Uint64
 	heard    atomic.Uint32 // bursts received
+	broken   atomic.Bool   // a panic has left the state in doubt
 	ended    chan struct{}
+	endOnce  sync.Once
 
 	baton sync.Mutex
 	rest  *sync.Cond // something came to rest: a batch sent, a task ended
@@ -174,13 +176,18 @@ func (s *Session) SetObserver(o Observer) { s.cfg.Observer = o }
 
 // Serve runs the session until it has ended and none of its tasks can have an
 // effect any more. It returns nil after a logout, else why it ended.
-func (s *Session) Serve() error {
+func (s *Session) Serve() (err error) {
+	defer func() {
+		if s.broken.Load() {
+			err = errBug
+		}
+	}()
+	defer s.lastResort(true)
 	go s.pump()
 	s.lock()
 	s.life.start(s)
 	s.unlock(false)
-	err := s.read()
-	s.finish(err)
+	s.finish(s.read())
 	return s.err
 }
 
@@ -324,6 +331,7 @@ func (s *Session) clock() int64 { return int64(time.Since(s.epoch)) }
 
 // pump is the session's second goroutine; see the package comment.
 func (s *Session) pump() {
+	defer s.lastResort(false)
 	for {
 		select {
 		case <-s.wake:
@@ -354,7 +362,7 @@ func (s *Session) finish(err error) {
 	s.life.stop()
 	s.abortAll(func(*task) bool { return true }, func() {})
 	s.run()
-	for s.tasks.count > 0 || s.out.sending {
+	for (s.tasks.count > 0 || s.out.sending) && !s.broken.Load() {
 		s.await()
 	}
 	s.out.discard()
@@ -369,7 +377,7 @@ func (s *Session) finish(err error) {
 	if errors.Is(s.err, errLoggedOut) {
 		s.err = nil
 	}
-	close(s.ended)
+	s.endOnce.Do(func() { close(s.ended) })
 	if s.reset && s.cfg.Reset != nil {
 		s.cfg.Reset()
 	}
