@@ -153,6 +153,15 @@ func (m *model) endSync(began uint64) {
 	m.synced = max(m.synced, began)
 }
 
+// settleAll forgets all that can be forgotten.
+func (m *model) settleAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.units {
+		m.settle(i)
+	}
+}
+
 // now returns a new moment, for endSync.
 func (m *model) now() uint64 {
 	m.mu.Lock()

@@ -48,3 +48,14 @@ func (p *pass) next(_ *lane, sl *slot) bool {
 	sl.op, sl.offset, sl.length = p.op, at, int(min(p.step, p.size-at))
 	return true
 }
+
+// once does one operation on the whole disk.
+type once struct {
+	op   operation
+	done atomic.Bool
+}
+
+func (p *once) next(_ *lane, sl *slot) bool {
+	sl.op, sl.offset, sl.length = p.op, 0, 0
+	return p.done.CompareAndSwap(false, true)
+}

@@ -226,6 +226,7 @@ func (r *runner) verified(ctx context.Context) (err error) {
 	v := s.verifier
 	finalRead := false
 	defer func() {
+		v.model.settleAll()
 		r.result.Verified = v.result(finalRead)
 		if r.config.VerifyState != "" {
 			err = errors.Join(err, saveState(r.config.VerifyState, &v.region, v.model))
@@ -240,6 +241,9 @@ func (r *runner) verified(ctx context.Context) (err error) {
 	}
 	if !r.config.CheckOnly {
 		if err := r.rounds(ctx); err != nil {
+			return err
+		}
+		if err := s.sync(ctx); err != nil {
 			return err
 		}
 		v.final.Store(true)

@@ -160,6 +160,20 @@ func TestStateAfterTargetIsGone(t *testing.T) {
 	}
 }
 
+// A run on a write-back disk ends with a sync: nothing is left in doubt.
+func TestRunEndsWithASync(t *testing.T) {
+	disk := &liar{MemoryDisk: lun.NewMemoryDisk(regionBytes, 512)}
+	disk.SetWriteCache(true)
+	_, url := serve(t, disk)
+	r, err := Run(context.Background(), verifying(url))
+	if err != nil || !r.OK() || !r.Disks[0].WriteCache {
+		t.Fatalf("error %v, %+v", err, r)
+	}
+	if r.Verified.Uncertain != 0 || disk.Flushes() == 0 {
+		t.Errorf("%d units are in doubt after %d syncs", r.Verified.Uncertain, disk.Flushes())
+	}
+}
+
 func TestIOErrorsAreReported(t *testing.T) {
 	disk := &liar{MemoryDisk: lun.NewMemoryDisk(regionBytes, 512)}
 	var failed atomic.Int32

@@ -222,6 +222,19 @@ func (s *subject) sweep(ctx context.Context, op operation, show func(done string
 	}
 }
 
+// sync makes durable what is in a volatile cache, so that nothing of it is in
+// doubt afterwards.
+func (s *subject) sync(ctx context.Context) error {
+	if !s.info.WriteCache {
+		return nil
+	}
+	ph, err := s.begin(ctx, &once{op: opSync}, 1, 1, SectorBytes)
+	if err != nil {
+		return err
+	}
+	return s.drain(ph, drainTime+s.config.Reconnect)
+}
+
 // report completes and returns what the Result says of the disk.
 func (s *subject) report() Disk {
 	s.mu.Lock()
