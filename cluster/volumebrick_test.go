@@ -223,16 +223,20 @@ func (w *powerWriter) check(v *Volume) error {
 
 func powerLoss(t *testing.T, seed uint64, writeBack bool) {
 	const writers, blocks = 4, 256 // of each
-	m := newMemoryBrick(t, func(o *brick.Options) { o.DestageAge = time.Millisecond })
-	disk := m.o.FS.(*vfs.Memory)
 	r := rand.New(rand.NewPCG(seed, 13))
-	var ops atomic.Int64
-	ops.Store(50 + r.Int64N(600))
-	disk.OnOp(func(vfs.Op) {
-		if ops.Add(-1) == 0 {
-			disk.Stop(errors.New("the power is gone"))
-		}
+	var disk *vfs.Memory
+	var ops atomic.Int64 // until the power goes
+	ops.Store(1 << 40)
+	m := newMemoryBrick(t, func(o *brick.Options) {
+		o.DestageAge = time.Millisecond
+		disk = o.FS.(*vfs.Memory)
+		disk.OnOp(func(vfs.Op) {
+			if ops.Add(-1) == 0 {
+				disk.Stop(errors.New("the power is gone"))
+			}
+		})
 	})
+	ops.Store(50 + r.Int64N(600))
 	v := m.volume(writers*blocks*placement.BlockSize, 4096, writeBack)
 	var all [writers]powerWriter
 	var wg sync.WaitGroup
