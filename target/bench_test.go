@@ -3,9 +3,11 @@ package target
 import (
 	"encoding/binary"
 	"io"
+	"sync"
 	"testing"
 
 	"petal/target/iscsi"
+	"petal/target/lun"
 )
 
 // BenchmarkCommand measures 4 KiB commands on a disk in memory over loopback,
@@ -15,19 +17,66 @@ func BenchmarkCommand(b *testing.B) {
 	for _, c := range []struct {
 		name  string
 		write bool
+		group bool
 		depth int
 		size  int
 	}{
-		{"Read4K/Depth1", false, 1, 4096}, {"Read4K/Depth32", false, 32, 4096},
-		{"Write4K/Depth1", true, 1, 4096}, {"Write4K/Depth32", true, 32, 4096},
-		{"Read64K/Depth8", false, 8, 64 << 10}, {"Write64K/Depth8", true, 8, 64 << 10},
+		{"Read4K/Depth1", false, false, 1, 4096}, {"Read4K/Depth32", false, false, 32, 4096},
+		{"Write4K/Depth1", true, false, 1, 4096}, {"Write4K/Depth32", true, false, 32, 4096},
+		{"GroupWrite4K/Depth1", true, true, 1, 4096}, {"GroupWrite4K/Depth32", true, true, 32, 4096},
+		{"Read64K/Depth8", false, false, 8, 64 << 10}, {"Write64K/Depth8", true, false, 8, 64 << 10},
 	} {
-		b.Run(c.name, func(b *testing.B) { benchmarkCommand(b, c.write, c.depth, c.size) })
+		b.Run(c.name, func(b *testing.B) { benchmarkCommand(b, c.write, c.group, c.depth, c.size) })
 	}
 }
 
-func benchmarkCommand(b *testing.B, write bool, depth, size int) {
+// groupDisk completes writes as a journal does: by a goroutine of its own, all
+// that are waiting as one group.
+type groupDisk struct {
+	*lun.MemoryDisk
+	mu      sync.Mutex
+	wake    chan struct{}
+	waiting []groupWrite
+	group   []groupWrite
+}
+
+type groupWrite struct {
+	loan any
+	fua  bool
+	done func(error)
+}
+
+func newGroupDisk(b *testing.B) *groupDisk {
+	d := &groupDisk{MemoryDisk: lun.NewMemoryDisk(64<<20, 512), wake: make(chan struct{}, 1)}
+	go func() {
+		for range d.wake {
+			d.mu.Lock()
+			d.waiting, d.group = d.group[:0], d.waiting
+			d.mu.Unlock()
+			for _, w := range d.group {
+				d.MemoryDisk.Write(w.loan, w.fua, w.done)
+			}
+		}
+	}()
+	b.Cleanup(func() { close(d.wake) })
+	return d
+}
+
+func (d *groupDisk) Write(loan any, fua bool, done func(error)) {
+	d.mu.Lock()
+	d.waiting = append(d.waiting, groupWrite{loan, fua, done})
+	d.mu.Unlock()
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+func benchmarkCommand(b *testing.B, write, group bool, depth, size int) {
 	bench := newBench(b, Config{NopInterval: -1})
+	if group {
+		bench.useUnit(newGroupDisk(b))
+	}
 	i := dial(b, bench.address)
 	if r := i.login(1, "MaxRecvDataSegmentLength", "262144", "FirstBurstLength", "262144", "InitialR2T", "No", "ImmediateData", "Yes"); r.Status() != iscsi.LoginSuccess {
 		b.Fatal(r.Status())

@@ -36,13 +36,19 @@ func newBench(t testing.TB, cfg Config) *bench {
 // useDisk makes LUN 0 of d.
 func (b *bench) useDisk(d *lun.MemoryDisk) {
 	b.t.Helper()
+	b.disk = d
+	b.useUnit(d)
+}
+
+// useUnit makes LUN 0 of any disk.
+func (b *bench) useUnit(d lun.Disk) {
+	b.t.Helper()
 	u, err := lun.NewUnit(lun.UnitConfig{
 		Disk: d, Reservations: lun.NewMemoryReservations(), UUID: [16]byte{1}, Name: "disk0",
 	})
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.disk = d
 	b.device.SetUnit(0, u)
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"testing"
+	"time"
 
 	"petal/target/iscsi"
 	"petal/target/login"
@@ -40,8 +41,12 @@ func FuzzSession(f *testing.F) {
 			theirs.Write(input)
 			theirs.Close()
 		}()
+		begin := time.Now()
 		if err := s.Serve(); err == errBug {
 			t.Fatal("a panic; its stack is in the log above")
+		}
+		if d := time.Since(begin); d > time.Second {
+			t.Fatalf("took %v to end", d)
 		}
 		if s.tasks.count != 0 || s.lent != 0 || s.inFlight.Load() != 0 {
 			t.Errorf("left: %d tasks, %d bytes lent, %d in flight", s.tasks.count, s.lent, s.inFlight.Load())
