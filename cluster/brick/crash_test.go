@@ -3,7 +3,11 @@ package brick
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"testing"
+
+	pebblefs "github.com/cockroachdb/pebble/v2/vfs"
 
 	"petal/placement"
 )
@@ -167,4 +171,11 @@ func crashLives(seed uint64, acts, at int, sum *Recovery) (more bool, err error)
 		return false, err
 	}
 	return more, g.b.Close()
+}
+
+var discard = slog.New(slog.DiscardHandler)
+
+// clonePebble copies a map's file system as it is.
+func clonePebble(fs *pebblefs.MemFS) *pebblefs.MemFS {
+	return fs.CrashClone(pebblefs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
 }

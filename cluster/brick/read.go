@@ -102,7 +102,11 @@ func (op *ReadOp) key() placement.Key {
 // were never written read as zeros. A read sees every record committed before
 // it began, and of each record all of its blocks or none.
 func (b *Brick) Read(op *ReadOp) {
-	op.b, op.Err, op.Bufs = b, nil, op.Bufs[:0]
+	op.b, op.Err, op.Bufs = b, b.Failed(), op.Bufs[:0]
+	if op.Err != nil {
+		op.Done(op)
+		return
+	}
 	if c := b.o.Cache; c != nil && c.Get(op.key(), op.First, op.Count, &op.Bufs) {
 		op.Done(op)
 		return
