@@ -100,6 +100,9 @@ func TestManyWriters(t *testing.T) {
 					if !last.CompareAndSwap(uint64(r.LSN)-1, uint64(r.LSN)) {
 						t.Errorf("Done of %d after %d", r.LSN, last.Load())
 					}
+					if j.Durable() < r.LSN {
+						t.Errorf("Done of %d, durable %d", r.LSN, j.Durable())
+					}
 					if r.LSN%20 == 0 {
 						j.Trim(r.LSN - 10)
 					}
@@ -108,9 +111,6 @@ func TestManyWriters(t *testing.T) {
 				j.Append(r)
 				if err := <-done; err != nil {
 					t.Error(err)
-				}
-				if j.Durable() < r.LSN {
-					t.Errorf("Done of %d, durable %d", r.LSN, j.Durable())
 				}
 			}
 		})

@@ -208,6 +208,9 @@ func TestTruncateEverywhere(t *testing.T) {
 		j.Append(r)
 		for j.Commit() {
 		}
+		if now, _ := f.Size(); r.Position.Segment == groups[0].seg.slot && now != o.Segment {
+			t.Fatalf("size %d: the segment is written to while it has %d bytes", size, now)
+		}
 		if err := j.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -306,7 +309,8 @@ func TestTornOrRotten(t *testing.T) {
 // A sound group beyond a cut stays dead in all later lives, even those that write
 // nothing, and whether or not its LSNs are used again.
 func TestCutBytesStayDead(t *testing.T) {
-	for appends := range 6 {
+	for appends := range 12 {
+		grouped := appends >= 6 // LSNs grow faster than blocks, and meet the dead ones
 		m, o, f := forged(t)
 		f.group(1, 2, 0, false)
 		f.group(3, 2, 2, true)  // torn
@@ -323,12 +327,15 @@ func TestCutBytesStayDead(t *testing.T) {
 				t.Fatalf("%d appends, life %d: %q, want %q", appends, life, got, want)
 			}
 			if life == 1 {
-				for i := range appends {
+				for i := range appends % 6 {
 					r := &Record{Head: fmt.Appendf(nil, "new %d", i), Done: func(*Record, error) {}}
 					want = append(want, string(r.Head))
 					j.Append(r)
-					j.Commit()
+					if !grouped {
+						j.Commit()
+					}
 				}
+				j.Commit()
 			}
 			m = m.Crash(uint64(life))
 			o.FS = m
@@ -371,6 +378,9 @@ func TestCutInsideAGroup(t *testing.T) {
 func TestUnreadableEndIsNotCut(t *testing.T) {
 	m, o, groups := sample(t, false)
 	last := groups[3]
+	if last.data == 0 {
+		t.Fatal("the sample does not serve: no data in the last group")
+	}
 	name := "journal/" + segmentName(last.seg.slot)
 	for _, c := range []struct {
 		block uint32
@@ -380,6 +390,7 @@ func TestUnreadableEndIsNotCut(t *testing.T) {
 		{0, false, nil}, // the header tells the generation
 		{groups[1].block, true, []Range{{groups[1].first, groups[1].end - 1}}},
 		{last.block, false, nil},
+		{last.block + last.header, false, nil},
 		{last.block + last.header + last.data, false, nil}, // a group may have been there
 		{last.block + last.header + last.data + 1, true, nil},
 	} {
@@ -412,5 +423,108 @@ func TestNewerVersionIsNotCorruption(t *testing.T) {
 		if _, _, err := Open(o); !errors.Is(err, record.ErrVersion) {
 			t.Errorf("header at %d: %v", at, err)
 		}
+	}
+}
+
+// round makes a journal whose segments have all been used several times, closes
+// it, and returns its disk.
+func round(t *testing.T) (*vfs.Memory, Options, *Recovery) {
+	t.Helper()
+	m := vfs.NewMemory(16 << 20)
+	o := small(m)
+	o.Capacity = 4 * o.Segment
+	o.Manual, o.Create = true, true
+	j, _ := mustOpen(t, o)
+	for n := uint64(1); n <= 150; n++ {
+		r := fill(new(Record), n)
+		r.Done = func(*Record, error) {}
+		j.Append(r)
+		j.Commit()
+		if n > 10 {
+			j.Trim(LSN(n) - 10)
+		}
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o.Create = false
+	clone := o
+	clone.FS = m.Crash(0)
+	_, rec := mustOpen(t, clone)
+	if rec.Last != 150 || rec.First != 140 {
+		t.Fatalf("%+v", rec)
+	}
+	return m, o, rec
+}
+
+// What an earlier use of a segment left in it is not even seen, and without the
+// headers the newest use is the one that is found.
+func TestRecycledSegmentsAreDead(t *testing.T) {
+	for _, headers := range []bool{true, false} {
+		m, o, want := round(t)
+		if !headers {
+			for _, name := range m.Files() {
+				if err := m.Damage(name, 0, func(p []byte) { clear(p) }, BlockSize); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		j, rec := mustOpen(t, o)
+		if rec.First != want.First || rec.Last != want.Last || rec.Rotten != nil {
+			t.Errorf("headers %v: %+v, want %+v", headers, rec, want)
+		}
+		replaySound(t, j, rec, "recycled")
+		scans, err := j.scanAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sc := range scans {
+			for i := 1; i < len(sc.groups); i++ {
+				a, b := sc.groups[i-1], sc.groups[i]
+				if b.first != a.end || b.block != a.block+a.header+a.data {
+					t.Errorf("segment %d: group of %d at block %d follows that of %d", sc.seg.slot, b.first, b.block, a.first)
+				}
+			}
+		}
+	}
+}
+
+// A group that was written to the wrong place is not there.
+func TestMisdirectedGroup(t *testing.T) {
+	_, o, f := forged(t)
+	f.group(1, 2, 0, false)
+	f.group(3, 1, 2, false)
+	f.file.WriteAt(vfs.AlignedBuffer(BlockSize), 2*BlockSize) // where it should be
+	f.block = 2
+	moved := &forge{t: t, file: misdirected{f.file}, block: 2, gen: f.gen, opening: 1, base: 1}
+	moved.group(3, 1, 2, false)
+	_, rec := mustOpen(t, o)
+	if rec.Last != 2 || rec.Rotten != nil {
+		t.Errorf("%+v", rec)
+	}
+}
+
+type misdirected struct{ vfs.File }
+
+func (m misdirected) WriteAt(p []byte, off int64) (int, error) {
+	return m.File.WriteAt(p, off+BlockSize)
+}
+
+// A later opening's base vouches for all below it, even if it is only in the
+// header of a segment without groups; then the log does not go on over what
+// rotted, but in a new segment.
+func TestBaseVouches(t *testing.T) {
+	header := func(generation, opening, base uint64) *record.Segment {
+		return &record.Segment{Generation: generation, Opening: opening, Base: base, Trim: 1}
+	}
+	first := &scan{seg: &segment{size: segmentMin}, size: segmentMin, generation: 1, header: header(1, 1, 1)}
+	first.groups = []group{{seg: first.seg, block: 1, header: 1, first: 1, end: 3, opening: 1, base: 1, trim: 1}}
+	empty := &scan{seg: &segment{slot: 1, size: segmentMin}, size: segmentMin, generation: 2, header: header(2, 2, 6)}
+	v, err := judge([]*scan{first, empty})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.Last != 5 || !slices.Equal(v.Rotten, []Range{{3, 5}}) || v.tail != nil {
+		t.Errorf("%+v", v)
 	}
 }
