@@ -147,15 +147,29 @@ func (c *Command) beginAbsent() {
 // there. It may return before the command has ended, which Done tells. It
 // does not block.
 func (n *Nexus) Run(c *Command) {
+	// Once the command has ended it is the session's, path and all.
+	unit := c.path.unit
+	phase := unit.gate.enter()
+	defer unit.gate.leave(phase)
 	switch {
 	case c.aborted.Load():
 		c.finish(scsi.StatusTaskAborted)
-	case c.seen != c.path.unit.reservations.state.Load() && !c.reservationAllows():
+	case !c.stillAllowed():
 		// Reservations have changed while data-out was on its way.
 		c.finish(scsi.StatusReservationConflict)
 	default:
 		handlers[c.row.Kind].run(c)
 	}
+}
+
+// stillAllowed judges the command again if reservations may have changed since
+// it was judged last. The caller is inside the unit's gate.
+func (c *Command) stillAllowed() bool {
+	u := c.path.unit
+	if c.seen == u.reservations.state.Load() && u.legacy.Load() == nil {
+		return true
+	}
+	return c.reservationAllows()
 }
 
 // Abort asks a command between Run and Done to end soon: one that is held, or

@@ -111,11 +111,15 @@ type Reservations interface {
 	// Store replaces the value if its version still is version, durably and
 	// everywhere before it returns. revokes says that the new value takes
 	// rights away: then it returns only when no command admitted under an
-	// older value can take effect anywhere any more. It returns ErrStale when
+	// older value can take effect anywhere any more: each node calls its watcher,
+	// and when that has returned, waits for or refuses what was handed to the
+	// disk under the older value. It returns ErrStale when
 	// the version has moved, and otherwise an error that leaves the outcome open.
 	Store(ctx context.Context, value []byte, version uint64, revokes bool) error
 
 	// Watch registers f, to be called after every change of the value, with no
-	// lock held. There is one watcher per unit; nil removes it.
+	// lock held, when Load gives the new one. When f has returned, the unit hands
+	// no command to the disk any more that an older value allows and this one
+	// does not. There is one watcher per unit; nil removes it.
 	Watch(f func())
 }

@@ -57,6 +57,7 @@ func (r *reservations) refresh() {
 	old := r.state.Load()
 	r.state.Store(next)
 	r.version = version
+	r.unit.gate.drain()
 	for _, n := range old.changes(next) {
 		for _, p := range r.unit.allPaths() {
 			if n.to.covers(p.nexus.id) && p.nexus.id != next.actor {

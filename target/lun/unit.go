@@ -44,6 +44,7 @@ type Unit struct {
 	modes   modes
 
 	reservations reservations
+	gate         gate                    // commands pass it on their way to the disk
 	legacy       atomic.Pointer[NexusID] // holder of RESERVE (SPC-2), or nil
 
 	mu    sync.Mutex // guards paths

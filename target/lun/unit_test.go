@@ -309,8 +309,7 @@ func TestAbortEndsAHeldCommand(t *testing.T) {
 		r.nexus.Begin(c)
 		start := time.Now()
 		r.nexus.Run(c)
-		time.Sleep(holdLimit / 2)
-		r.nexus.Abort(c)
+		time.AfterFunc(holdLimit/2, func() { r.nexus.Abort(c) })
 		<-ended
 		if held := time.Since(start); held > holdLimit/2+holdRetry || scsi.Status(c.Status) != scsi.StatusTaskAborted {
 			t.Errorf("%v after %v", scsi.Status(c.Status), held)

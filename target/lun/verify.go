@@ -221,7 +221,7 @@ func (c *Command) orPiece(off uint64, n int, at uint64) error {
 			data[i] = old[i] | c.param[at:][i]
 		}
 		differs, err := c.swap(off, old, data)
-		if differs < 0 || err != nil {
+		if err != nil || differs < 0 {
 			return err
 		}
 	}
@@ -229,12 +229,12 @@ func (c *Command) orPiece(off uint64, n int, at uint64) error {
 
 // swap is CompareAndWrite, waited for.
 func (c *Command) swap(off uint64, old, data []byte) (differs int, err error) {
-	ended := make(chan struct{})
-	c.path.unit.disk.CompareAndWrite(off, old, data, func(d int, e error) {
-		differs, err = d, e
-		close(ended)
+	err = c.once(func(done func(error)) {
+		c.path.unit.disk.CompareAndWrite(off, old, data, func(d int, e error) {
+			differs = d
+			done(e)
+		})
 	})
-	<-ended
 	return differs, err
 }
 

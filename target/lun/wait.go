@@ -2,6 +2,7 @@ package lun
 
 import (
 	"context"
+	"errors"
 
 	"petal/target/scsi"
 )
@@ -20,16 +21,32 @@ func (c *Command) wait(op func(done func(error))) error {
 		if c.aborted.Load() {
 			return context.Canceled
 		}
-		ended := make(chan error, 1)
-		op(func(err error) { ended <- err })
-		err := <-ended
+		err := c.once(op)
 		if err == nil {
 			return nil
 		}
-		if _, final := senseOf(err, c.path.unit.block); final || !c.pause() {
+		if _, final := senseOf(err, c.path.unit.block); final || errors.Is(err, errConflict) || !c.pause() {
 			return err
 		}
 	}
+}
+
+// errConflict ends a command whose nexus has lost its rights on the way.
+var errConflict = errors.New("reservation conflict")
+
+// once hands one operation to the disk, if reservations still allow it, and
+// waits for its end.
+func (c *Command) once(op func(done func(error))) error {
+	ended := make(chan error, 1)
+	unit := c.path.unit
+	phase := unit.gate.enter()
+	if c.stillAllowed() {
+		op(func(err error) { ended <- err })
+	} else {
+		ended <- errConflict
+	}
+	unit.gate.leave(phase)
+	return <-ended
 }
 
 // pause waits for holdRetry, or says that the command's time is up.
@@ -74,6 +91,10 @@ func (c *Command) write(off uint64, n int, fua bool, fill func(vec [][]byte)) er
 
 // end ends a command that ran on its own goroutine.
 func (c *Command) end(err error) {
+	if errors.Is(err, errConflict) {
+		c.finish(scsi.StatusReservationConflict)
+		return
+	}
 	if err != nil {
 		c.diskError(err, false)
 		return
