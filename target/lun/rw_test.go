@@ -191,3 +191,15 @@ func TestReadAndWriteAllocateNothing(t *testing.T) {
 		t.Errorf("Done %d times in %d runs", ended, 2*runs)
 	}
 }
+
+func BenchmarkRead4K(b *testing.B) {
+	r := newRig(b, 512)
+	c := &Command{CDB: cdb("28 00 00000008 00 0008 00"), ExpectedIn: 4096, Done: func(*Command) {}}
+	b.SetBytes(4096)
+	b.ReportAllocs()
+	for b.Loop() {
+		r.nexus.Begin(c)
+		r.nexus.Run(c)
+		r.nexus.Finish(c)
+	}
+}
