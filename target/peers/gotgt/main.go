@@ -39,7 +39,7 @@ func main() {
 	}
 }
 
-// serve runs until SIGINT or SIGTERM. 
+// serve runs until SIGINT or SIGTERM.
 func serve(file string, port int, target string) error {
 	if file == "" {
 		return errors.New("--file is missing")
