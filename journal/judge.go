@@ -99,7 +99,7 @@ func (v *verdict) walk(scans []*scan) (cut LSN, err error) {
 				return v.cutAt(next), nil
 			}
 			g.from = max(g.from, next)
-			for _, x := range sc.badIn(g.from, g.to) {
+			for _, x := range g.badIn(g.from, g.to) {
 				if v.missing(x, x) {
 					continue
 				}
@@ -142,10 +142,10 @@ func (v *verdict) cutAt(x LSN) LSN {
 }
 
 // badIn returns the records of [from, end) with damaged data.
-func (sc *scan) badIn(from, end LSN) []LSN {
-	lo, _ := slices.BinarySearch(sc.bad, from)
-	hi, _ := slices.BinarySearch(sc.bad, end)
-	return sc.bad[lo:max(lo, hi)]
+func (g *group) badIn(from, end LSN) []LSN {
+	lo, _ := slices.BinarySearch(g.bad, from)
+	hi, _ := slices.BinarySearch(g.bad, end)
+	return g.bad[lo:max(lo, hi)]
 }
 
 // unreadableIn reports whether a block of [from, end) could not be read.

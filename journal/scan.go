@@ -26,6 +26,9 @@ type group struct {
 	opening uint64
 	base    LSN
 	trim    LSN
+	// bad lists the records whose data is damaged, ascending. It belongs to the
+	// group and not to the segment: once cut, an LSN is used again further on.
+	bad []LSN
 
 	// Set by judge: the records that count, and whether none does, nor the group
 	// itself as a mark.
@@ -43,7 +46,6 @@ type scan struct {
 	generation uint64          // zero: never used
 	header     *record.Segment // nil: none or damaged
 	groups     []group         // of this generation, in order
-	bad        []LSN           // records whose data is damaged, ascending
 	unreadable []uint32        // blocks, ascending
 	remains    []uint32        // blocks that claim to begin a group and are damaged
 }
@@ -138,8 +140,8 @@ func (sc *scan) read(w *window, uuid [16]byte) error {
 			at += BlockSize
 			continue
 		}
+		g.bad = badData(w, at, view)
 		sc.groups = append(sc.groups, g)
-		sc.checkData(w, at, view)
 		at += g.size()
 	}
 	sc.unreadable = append(sc.unreadable, w.unreadable...)
@@ -227,10 +229,11 @@ func (sc *scan) groupAt(w *window, uuid [16]byte, at int64) (group, record.View,
 	}, view, nil
 }
 
-// checkData checks the data of the group at a place against its frames.
-func (sc *scan) checkData(w *window, at int64, view record.View) {
+// badData checks the data of the group at a place against its frames, and returns
+// the records that fail.
+func badData(w *window, at int64, view record.View) (bad []LSN) {
 	if view.DataBlocks() == 0 {
-		return
+		return nil
 	}
 	whole := w.at(at, int(view.Size()))
 	view = record.View(whole[:len(view)]) // the window may have moved
@@ -238,12 +241,13 @@ func (sc *scan) checkData(w *window, at int64, view record.View) {
 		for i := range f.Blocks() {
 			off := (block + i) * BlockSize
 			if record.Checksum(whole[off:off+BlockSize]) != f.CRC(i) {
-				sc.bad = append(sc.bad, LSN(lsn))
+				bad = append(bad, LSN(lsn))
 				break
 			}
 		}
 		return true
 	})
+	return bad
 }
 
 // windowBytes is how much recovery reads at once. Every group fits.
