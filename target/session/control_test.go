@@ -633,3 +633,52 @@ func TestReopen(t *testing.T) {
 		}
 	})
 }
+
+// TestBacklog: an initiator that sends pings and never reads the answers is not
+// read from any more after a while; when it reads again, all is there.
+func TestBacklog(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		const pings = 2000
+		sent := make(chan int, pings)
+		go func() {
+			for i := range pings {
+				h := new(iscsi.BHS)
+				h.Reset(iscsi.OpNOPOut)
+				h.SetImmediate(true)
+				h.SetFinal(true)
+				h.SetITT(uint32(i))
+				h.NOPOut().SetTTT(iscsi.ReservedTag)
+				h.Request().SetCmdSN(100)
+				r.out.AppendBytes(h, pattern(2048))
+				r.out.Flush(r.conn)
+				sent <- i
+			}
+		}()
+		synctest.Wait()
+		if n := len(sent) * 2048; n < backlogMax*9/10 || n > backlogMax*11/10 {
+			t.Errorf("%d bytes of answers wait, the limit is %d", n, backlogMax)
+		}
+		for i := range uint32(pings) {
+			if n := r.want(iscsi.OpNOPIn); n.ITT() != i {
+				t.Fatalf("answer to %d, want %d", n.ITT(), i)
+			}
+		}
+	})
+}
+
+// TestPreemptOfOneself: a PERSISTENT RESERVE OUT that has the tasks of its own
+// nexus aborted is not among them, or it would wait for itself.
+func TestPreemptOfOneself(t *testing.T) {
+	inBubble(t, nil, func(r *rig) {
+		r.nexus.hold = true
+		r.send(r.command(0x5f, 0, 0), nil)
+		r.send(r.command(0x28, 10, 10), nil)
+		synctest.Wait()
+		done := make(chan struct{})
+		r.s.AbortAll(0, func() { close(done) })
+		<-done
+		if saw := r.nexus.saw(); saw.aborted != 1 || len(saw.running) != 1 || saw.running[0].CDB[0] != 0x5f {
+			t.Errorf("aborted %d, running %d", saw.aborted, len(saw.running))
+		}
+	})
+}

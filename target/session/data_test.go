@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"petal/target/iscsi"
 	"petal/target/serial"
@@ -270,6 +271,29 @@ func TestBudget(t *testing.T) {
 			if !bytes.Equal(w, pattern(3000)) {
 				t.Error("wrong data")
 			}
+		}
+	})
+}
+
+// TestBudgetOfReads: what is lent to a read comes back when its data has been
+// sent, and only then does the next one begin. A small command does not
+// overtake a held one.
+func TestBudgetOfReads(t *testing.T) {
+	inBubble(t, func(cfg *Config) { cfg.Budget = 5000 }, func(r *rig) {
+		sizes := []int{3000, 3000, 1000}
+		var hs []*iscsi.BHS
+		for i, n := range sizes {
+			h := r.command(0x28, n, n)
+			h.SCSICommand().CDB()[1] = byte(i)
+			r.send(h, nil)
+			hs = append(hs, h)
+		}
+		synctest.Wait() // nothing has been read yet
+		if order := r.nexus.saw().order; !bytes.Equal(order, []byte{0}) {
+			t.Errorf("running %v, want only the first", order)
+		}
+		for i, n := range sizes {
+			r.wantData(hs[i], pattern(n))
 		}
 	})
 }
