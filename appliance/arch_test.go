@@ -42,7 +42,7 @@ cluster                   > cluster/brick, cluster/cache, cluster/meta, cluster/
 
 appliance/config
 appliance/api
-appliance                 > target, target/lun, target/scsi, cluster, cluster/brick, cluster/meta, journal, journal/vfs, placement, appliance/api, appliance/config
+appliance                 > target, target/lun, target/scsi, cluster, cluster/brick, cluster/meta, cluster/slab, journal, journal/vfs, placement, appliance/api, appliance/config
 appliance/cli             > appliance, appliance/api, appliance/config, target/initiator, target/initiator/load
 appliance/cmd/petal       > appliance/cli
 appliance/benchtab        > target/initiator, target/initiator/load, appliance/api, appliance/config
@@ -54,7 +54,7 @@ target/peers/gotgt
 //   - target > login, iscsi: it runs the login phase itself, before there is a session
 //   - appliance > scsi: metrics class commands by operation code
 //   - appliance > cluster/meta: the types of the agreed state are meta's; cluster hands them out
-//   - appliance > cluster/brick: the offline check needs no node
+//   - appliance > cluster/brick, cluster/slab: the offline check needs no node
 //   - cli > initiator: petal bench
 
 // walls are edges that never exist, not even through others or in tests.

@@ -131,8 +131,13 @@ func (a *appliance) open() (err error) {
 		opt.Bricks = append(opt.Bricks, cluster.BrickOptions{Path: b.Path, Journal: b.Journal, Capacity: b.Capacity})
 	}
 	a.node, err = cluster.Open(opt)
+	return explainLock(err)
+}
+
+// explainLock says what to do about a directory that another process holds.
+func explainLock(err error) error {
 	if errors.Is(err, vfs.ErrLocked) {
-		return problem{err, "another petal runs there: stop it, or give this one directories of its own"}
+		return problem{err, "a petal runs there: stop it first, or use directories that are free"}
 	}
 	return err
 }

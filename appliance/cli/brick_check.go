@@ -2,8 +2,12 @@ package cli
 
 import (
 	"errors"
+	"fmt"
+	"io"
 
 	"github.com/urfave/cli/v2"
+
+	"petal/appliance"
 )
 
 func (s streams) brickCheck() *cli.Command {
@@ -11,8 +15,31 @@ func (s streams) brickCheck() *cli.Command {
 		name: "check", usage: "verify a brick's superblock, journal, map and every checksum", args: "DIR",
 		description: "The node must be stopped. Nothing is changed. Exit status 6 if something is wrong.",
 		flags:       []cli.Flag{jsonFlag},
-		run: func(*call) error {
-			return hinted{errors.New("the offline check is not part of this build yet"), "reads verify every checksum too"}
-		},
+		run:         runBrickCheck,
 	})
+}
+
+func runBrickCheck(c *call) error {
+	r, err := appliance.CheckBrick(c.Args().First())
+	if err != nil {
+		var h interface{ Hint() string }
+		if !errors.As(err, &h) {
+			err = hinted{err, "stop the node first; is this the directory of a brick?"}
+		}
+		return err
+	}
+	err = c.result(r, func(w io.Writer) {
+		for _, p := range r.Problems {
+			fmt.Fprintln(w, p)
+		}
+		if more := r.Found - int64(len(r.Problems)); more > 0 {
+			fmt.Fprintf(w, "... and %d more\n", more)
+		}
+		fmt.Fprintf(w, "%s: %d map entries, %d extents, %d blocks compared, %d journal records, %d problems, %.1f s\n",
+			r.Path, r.Entries, r.Extents, r.Blocks, r.Records, r.Found, r.Seconds)
+	})
+	if err == nil && r.Found > 0 {
+		err = hinted{fmt.Errorf("%w: %d problems in %s", errDamage, r.Found, r.Path), "blocks named here read with MEDIUM ERROR until they are written anew; all others are sound"}
+	}
+	return err
 }

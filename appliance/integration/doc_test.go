@@ -174,9 +174,18 @@ func (d *demo) stop() {
 		d.cmd.Process.Signal(syscall.SIGTERM)
 		<-d.ended
 		if d.t.Failed() {
-			d.t.Logf("node 1's log:\n%s", d.log())
+			d.t.Logf("node 1's log:\n%s", ends(d.log()))
 		}
 	})
+}
+
+// ends shortens a text to its ends.
+func ends(s string) string {
+	const most = 6000
+	if len(s) <= most {
+		return s
+	}
+	return s[:most/2] + "\n[...]\n" + s[len(s)-most/2:]
 }
 
 // pid is the node's process id, from DIR/n1/pid.

@@ -64,24 +64,17 @@ func (d *demo) check(state string) load.Result {
 // loadUntilKilled writes, reads and unmaps until the node is killed under it.
 func (d *demo) loadUntilKilled(state string, round int) {
 	d.t.Helper()
-	args := []string{"bench", d.url, "--state", state, "--time", "30s", "--block", "4KiB", "--read", "30", "--unmap", "5", "--depth", "16", "--sessions", "2", "--reconnect", "0s", "--json", "--progress"}
+	block := "4KiB"
+	if round%2 == 1 {
+		block = "64KiB" // the path of full chunks
+	}
+	args := []string{"--state", state, "--time", "30s", "--block", block, "--read", "30", "--unmap", "5", "--depth", "16", "--sessions", "2", "--reconnect", "0s", "--json"}
 	if round == 0 {
 		args = append(args, "--new")
 	}
-	if round%2 == 1 {
-		args[6] = "64KiB" // the path of full chunks
-	}
-	cmd := command(d.t, binary, args...)
-	progress := &progressWriter{wrote: make(chan struct{}, 1)}
-	var stdout bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, progress
-	if err := cmd.Start(); err != nil {
-		d.t.Fatal(err)
-	}
-	// The load is on when the progress line moves; then let it run for a part of a second that differs.
-	progress.await(d.t, 2+round%3)
+	stdout, ended := d.startLoad(2+round%3, args...)
 	d.kill()
-	cmd.Wait() // its status says that the connection was lost; the findings are what counts
+	<-ended // its status says that the connection was lost; the findings are what counts
 	var r load.Result
 	if stdout.Len() > 0 && json.Unmarshal(stdout.Bytes(), &r) == nil && r.Verified != nil && len(r.Verified.Findings) > 0 {
 		d.t.Fatalf("before the crash: %+v", r.Verified.Findings)
@@ -103,16 +96,34 @@ func (p *progressWriter) Write(b []byte) (int, error) {
 	return p.text.Write(b)
 }
 
-// await waits for n pieces: the load is on.
-func (p *progressWriter) await(t *testing.T, n int) {
+// await waits for n pieces from a running program: the load is on.
+func (p *progressWriter) await(t *testing.T, n int, ended <-chan struct{}) {
 	t.Helper()
 	for range n {
 		select {
 		case <-p.wrote:
+		case <-ended:
+			t.Fatalf("petal bench ended before its time:\n%s", p.text.Bytes())
 		case <-time.After(30 * time.Second):
 			t.Fatal("the progress line does not move")
 		}
 	}
+}
+
+// startLoad starts petal bench and waits until its progress line has moved n
+// times. The channel is closed when it has ended.
+func (d *demo) startLoad(n int, args ...string) (stdout *bytes.Buffer, ended <-chan struct{}) {
+	d.t.Helper()
+	cmd := command(d.t, binary, append([]string{"bench", d.url, "--progress"}, args...)...)
+	progress, done := &progressWriter{wrote: make(chan struct{}, 1)}, make(chan struct{})
+	stdout = &bytes.Buffer{}
+	cmd.Stdout, cmd.Stderr = stdout, progress
+	if err := cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	go func() { cmd.Wait(); close(done) }()
+	progress.await(d.t, n, done)
+	return stdout, done
 }
 
 // TestDrain: SIGTERM under load ends every command with an answer; the next
@@ -120,19 +131,13 @@ func (p *progressWriter) await(t *testing.T, n int) {
 func TestDrain(t *testing.T) {
 	dir, state := t.TempDir(), filepath.Join(t.TempDir(), "state")
 	d := startDemo(t, dir, "--size", "256MiB")
-	cmd := command(t, binary, "bench", d.url, "--state", state, "--new", "--time", "30s", "--read", "30", "--depth", "32", "--reconnect", "0s", "--progress")
-	progress := &progressWriter{wrote: make(chan struct{}, 1)}
-	cmd.Stderr = progress
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	progress.await(t, 3)
+	_, ended := d.startLoad(3, "--state", state, "--new", "--time", "30s", "--read", "30", "--depth", "32", "--reconnect", "0s")
 	begin := time.Now()
 	d.stop()
 	if took := time.Since(begin); took > 15*time.Second {
 		t.Errorf("stopping took %v", took)
 	}
-	cmd.Wait()
+	<-ended
 	if log := d.log(); !strings.Contains(log, "msg=stopped") || strings.Contains(log, "level=ERROR") {
 		t.Errorf("not stopped in order:\n%s", log)
 	}
