@@ -1,0 +1,135 @@
+package target
+
+import (
+	"net"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"petal/target/iscsi"
+)
+
+// TestHalfOpen: 10,000 connections that say nothing do not keep an initiator
+// out, and take a bounded amount of memory.
+func TestHalfOpen(t *testing.T) {
+	b := newBench(t, Config{})
+	before := heap()
+	var conns []net.Conn
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	for n := range 10000 {
+		c, err := net.Dial("tcp", b.address)
+		if err != nil {
+			t.Fatalf("connection %d: %v", n, err)
+		}
+		conns = append(conns, c)
+		if n%1000 == 999 {
+			i := dial(t, b.address)
+			i.wantLogin(byte(n/1000), iscsi.LoginSuccess)
+			i.ready()
+		}
+	}
+	b.server.halfOpen.mu.Lock()
+	count := b.server.halfOpen.count
+	b.server.halfOpen.mu.Unlock()
+	if count > maxHalfOpen {
+		t.Errorf("%d half-open connections, the limit is %d", count, maxHalfOpen)
+	}
+	if n := runtime.NumGoroutine(); n > maxHalfOpen+200 {
+		t.Errorf("%d goroutines", n)
+	}
+	// Ten sessions, and what the client's side of 10,000 sockets takes.
+	if grown := heap() - before; grown > 10<<20+10000*1024 {
+		t.Errorf("the heap has grown by %d KiB", grown>>10)
+	}
+}
+
+// TestHalfOpenFairness: who has the most connections gives one.
+func TestHalfOpenFairness(t *testing.T) {
+	h := halfOpen{limit: 4}
+	var tickets []ticket
+	var conns []*fakeConn
+	for _, ip := range []byte{1, 2, 2, 2, 3, 2} {
+		c := &fakeConn{ip: ip}
+		conns = append(conns, c)
+		tickets = append(tickets, h.enter(c))
+	}
+	for n, want := range []bool{false, true, true, false, false, false} {
+		if conns[n].closed != want {
+			t.Errorf("connection %d of address %d: closed %v", n, conns[n].ip, conns[n].closed)
+		}
+	}
+	for _, k := range tickets {
+		h.leave(k)
+	}
+	if h.count != 0 || len(h.sources) != 0 {
+		t.Errorf("left: %d of %d addresses", h.count, len(h.sources))
+	}
+}
+
+type fakeConn struct {
+	net.Conn
+	ip     byte
+	closed bool
+}
+
+func (c *fakeConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 0, 0, c.ip)} }
+func (c *fakeConn) Close() error         { c.closed = true; return nil }
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// TestLeaks: 1,000 logins and logouts leave nothing behind: no goroutine, no
+// descriptor, no memory.
+func TestLeaks(t *testing.T) {
+	b := newBench(t, Config{})
+	once := func() {
+		c, err := net.Dial("tcp", b.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		i := &initiator{t: t, conn: c, in: iscsi.NewReader(c, 4096)}
+		i.wantLogin(1, iscsi.LoginSuccess)
+		i.ready()
+		i.logout()
+	}
+	for range 20 {
+		once()
+	}
+	b.wantSessions(0)
+	goroutines, files, memory := runtime.NumGoroutine(), descriptors(t), heap()
+	for range 1000 {
+		once()
+	}
+	b.wantSessions(0)
+	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > goroutines && time.Now().Before(deadline); {
+		runtime.Gosched()
+	}
+	if n := runtime.NumGoroutine(); n > goroutines {
+		t.Errorf("%d goroutines, there were %d", n, goroutines)
+	}
+	if n := descriptors(t); n > files {
+		t.Errorf("%d descriptors, there were %d", n, files)
+	}
+	if n := heap(); n > memory+1<<20 {
+		t.Errorf("%d KiB of heap, there were %d", n>>10, memory>>10)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
+}
