@@ -412,7 +412,7 @@ func TestDrain(t *testing.T) {
 		if _, _, p3 := a.Parameters(); a.Event() != iscsi.AsyncLogoutRequest || p3 != 3 {
 			t.Errorf("asked with % x", a.BHS[:])
 		}
-		<-time.After(5 * time.Second) // virtual
+		<-time.After(5 * time.Second)        // virtual
 		r.send(r.command(0x28, 10, 10), nil) // too late: not taken
 		r.nexus.completeAll()
 		r.want(iscsi.OpDataIn)
