@@ -39,7 +39,8 @@ type destager struct {
 	batch   []*chunkPlan
 	writes  []homeWrite
 	vec     [][]byte
-	flushed journal.LSN // the applied mark of the last map flush
+	marked  journal.LSN // the applied mark in the map
+	flushed journal.LSN // the one of the last map flush
 	flushAt time.Time
 	value   []byte
 }
@@ -142,6 +143,11 @@ func (b *Brick) flushMap() error {
 	d := &b.destager
 	resting := b.alloc.restingCount()
 	applied := journal.LSN(b.order.applied.Load())
+	if d.marked < applied { // by records that the map had no use for
+		if err := b.applyMark(applied); err != nil {
+			return err
+		}
+	}
 	if err := b.pmap.db.Flush(); err != nil {
 		return fmt.Errorf("brick: map: %w", err)
 	}
@@ -319,17 +325,33 @@ func (b *Brick) applyBatch() error {
 			return err
 		}
 	}
-	if err := setApplied(batch, b.order.finish(done)); err != nil {
+	if err := b.commitBatch(batch, b.order.finish(done)); err != nil {
 		return err
-	}
-	if err := batch.Commit(pebble.NoSync); err != nil {
-		return fmt.Errorf("brick: map: %w", err)
 	}
 	for _, p := range d.batch {
 		b.pmap.hot.set(p.key, &p.is)
 		b.finishChunk(p)
 	}
 	return nil
+}
+
+// commitBatch applies a batch with the mark.
+func (b *Brick) commitBatch(batch *pebble.Batch, applied journal.LSN) error {
+	if err := setApplied(batch, applied); err != nil {
+		return err
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("brick: map: %w", err)
+	}
+	b.destager.marked = applied
+	return nil
+}
+
+// applyMark moves the mark alone.
+func (b *Brick) applyMark(applied journal.LSN) error {
+	batch := b.pmap.db.NewBatch()
+	defer batch.Close()
+	return b.commitBatch(batch, applied)
 }
 
 // finishChunk drops a plan's records and settles what the chunk was promised.

@@ -2,10 +2,7 @@ package brick
 
 import (
 	"errors"
-	"fmt"
 	"math/bits"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"petal/journal"
 	"petal/placement"
@@ -92,11 +89,8 @@ func (b *Brick) destageDrop(drop *pend) error {
 	if err := batch.DeleteRange(lo, hi, nil); err != nil {
 		return err
 	}
-	if err := setApplied(batch, b.order.finish(done)); err != nil {
+	if err := b.commitBatch(batch, b.order.finish(done)); err != nil {
 		return err
-	}
-	if err := batch.Commit(pebble.NoSync); err != nil {
-		return fmt.Errorf("brick: map: %w", err)
 	}
 	b.pmap.hot.clear()
 	b.usageMu.Lock()

@@ -502,3 +502,5 @@ func (g *rig) entryAt(k placement.Key) (s state, mask placement.Mask, err error)
 	}
 	return s, left, nil
 }
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }

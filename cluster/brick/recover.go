@@ -105,7 +105,7 @@ func (b *Brick) open(rec *Recovery) (err error) {
 		return rotten("journal", "ends at record %d, but the map has seen %d", jr.Last, applied)
 	}
 	b.order.init(applied)
-	b.destager.flushed = applied
+	b.destager.marked, b.destager.flushed = applied, applied
 	return b.replay(applied, jr, rec)
 }
 
