@@ -140,7 +140,7 @@ func (sc *scan) read(w *window, uuid [16]byte) error {
 			at += BlockSize
 			continue
 		}
-		g.bad = badData(w, at, view)
+		g.bad = badData(w, at, view, sc.seg.size)
 		sc.groups = append(sc.groups, g)
 		at += g.size()
 	}
@@ -230,8 +230,9 @@ func (sc *scan) groupAt(w *window, uuid [16]byte, at int64) (group, record.View,
 }
 
 // badData checks the data of the group at a place against its frames, and returns
-// the records that fail.
-func badData(w *window, at int64, view record.View) (bad []LSN) {
+// the records that fail. Data beyond the end of the file, where the window has
+// zeros, is damaged even if it was zeros.
+func badData(w *window, at int64, view record.View, size int64) (bad []LSN) {
 	if view.DataBlocks() == 0 {
 		return nil
 	}
@@ -240,7 +241,7 @@ func badData(w *window, at int64, view record.View) (bad []LSN) {
 	view.Frames(func(lsn uint64, block int, f record.Frame) bool {
 		for i := range f.Blocks() {
 			off := (block + i) * BlockSize
-			if record.Checksum(whole[off:off+BlockSize]) != f.CRC(i) {
+			if at+int64(off)+BlockSize > size || record.Checksum(whole[off:off+BlockSize]) != f.CRC(i) {
 				bad = append(bad, LSN(lsn))
 				break
 			}
@@ -274,6 +275,10 @@ func (w *window) reset(file vfs.File) { *w = window{file: file, buf: w.buf} }
 // at returns n bytes from off, both multiples of BlockSize. They are valid until
 // the next call.
 func (w *window) at(off int64, n int) []byte {
+	if n > len(w.buf) {
+		// A group of a segment whose file was cut shorter than it.
+		w.buf, w.from, w.to = vfs.AlignedBuffer(windowBytes), 0, 0
+	}
 	if off < w.from || off+int64(n) > w.to {
 		w.load(off)
 	}
