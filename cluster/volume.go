@@ -250,11 +250,17 @@ type coordinator struct {
 	server      uint32
 	incarnation uint64
 	number      atomic.Uint64 // of the last op id
+	lazyBytes   atomic.Int64  // memory of lazy records that are not durable yet
+	lazyMax     int64         // beyond it, writes wait for the disk even with write cache
 	buckets     [placement.Buckets]bucketQueue
 }
 
 // newCoordinator returns the coordinator of a server's incarnation. Sequence
 // numbers begin anew in each incarnation.
 func newCoordinator(b store, pool *slab.Pool, server uint32, incarnation uint64) *coordinator {
-	return &coordinator{brick: b, pool: pool, server: server, incarnation: incarnation}
+	return &coordinator{brick: b, pool: pool, server: server, incarnation: incarnation, lazyMax: lazyBytesMax}
 }
+
+// lazyBytesMax bounds what a write cache holds, over all volumes of a node, in
+// bytes: a disk slower than the network must slow its writers down.
+const lazyBytesMax = 64 << 20

@@ -344,6 +344,33 @@ func TestWriteBack(t *testing.T) {
 	}
 }
 
+// TestWriteCacheIsBounded: when the cache is full, a write waits for the disk.
+func TestWriteCacheIsBounded(t *testing.T) {
+	f := newFake(t)
+	run := f.queued(6)
+	v := testVolume(f, 1<<20, 4096, true)
+	v.c.lazyMax = 3 * 4096
+	for i := range uint64(3) {
+		if ch := write(v, i*4096, pattern(i, 4096), false); len(ch) != 1 {
+			t.Fatalf("write %d was not cached", i)
+		}
+	}
+	ch := write(v, 3*4096, pattern(3, 4096), false)
+	if len(ch) != 0 || len(f.lazy) != 3 {
+		t.Errorf("beyond the bound: %d results, %d lazy", len(ch), len(f.lazy))
+	}
+	if err := await(t, run, ch); err != nil {
+		t.Error(err)
+	}
+	if err := await(t, run, flush(v)); err != nil || v.c.lazyBytes.Load() != 0 {
+		t.Errorf("flush: %v, %d bytes counted", err, v.c.lazyBytes.Load())
+	}
+	if ch := write(v, 0, pattern(1, 4096), false); len(ch) != 1 {
+		t.Error("after the flush a write was not cached")
+	}
+	await(t, run, flush(v))
+}
+
 // TestLostCacheIsToldByFlush: an acknowledged write that fails later makes
 // Flush fail, and every one after it.
 func TestLostCacheIsToldByFlush(t *testing.T) {

@@ -199,6 +199,14 @@ func (p *piece) submit() {
 	p.v.c.append(p)
 }
 
+// weight is the memory that the piece's record holds, in bytes.
+func (p *piece) weight() int64 {
+	if p.rec.Buf == nil {
+		return placement.BlockSize
+	}
+	return int64(p.rec.Buf.Size())
+}
+
 // fail ends a piece that makes no record; with err nil there was nothing to do.
 func (p *piece) fail(err error) {
 	p.events.Store(1)
@@ -227,6 +235,7 @@ func (p *piece) stored(err error) {
 			v.lost.CompareAndSwap(nil, &first)
 		}
 		v.lazy.Add(-1)
+		v.c.lazyBytes.Add(-p.weight())
 	}
 	p.event()
 }

@@ -26,6 +26,10 @@ func (c *coordinator) append(p *piece) {
 	r := &p.rec
 	q := &c.buckets[r.Bucket]
 	lazy := r.Lazy
+	if lazy && c.lazyBytes.Add(p.weight()) > c.lazyMax {
+		c.lazyBytes.Add(-p.weight())
+		lazy, r.Lazy = false, false // as with FUA: its sync takes the lazy ones along
+	}
 	p.ready, p.next, p.err = lazy, nil, nil // a lazy record is committed before it is durable
 
 	q.mu.Lock()
@@ -37,6 +41,7 @@ func (c *coordinator) append(p *piece) {
 		q.mu.Unlock()
 		if lazy {
 			p.v.lazy.Add(-1)
+			c.lazyBytes.Add(-p.weight())
 		}
 		p.fail(err)
 		return
