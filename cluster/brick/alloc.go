@@ -268,8 +268,11 @@ func (a *allocator) vacate(extent uint64, backed bool) {
 	}
 }
 
-// punch gives the space of extents back to the file system, in runs.
+// punch gives the space of extents back to the file system, in runs. It keeps
+// back away, which may be asking for the very range.
 func (a *allocator) punch(extents []uint64) error {
+	a.growMu.Lock()
+	defer a.growMu.Unlock()
 	slices.Sort(extents)
 	for len(extents) > 0 {
 		n := 1

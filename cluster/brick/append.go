@@ -109,10 +109,8 @@ func (b *Brick) Append(r *Record) error {
 // send hands the record to the journal and, if it has one, its extent to a
 // writer.
 func (b *Brick) send(r *Record, p *pend) {
-	h := head{
-		Type: p.typ, Mask: r.Mask, Key: r.Key, Bucket: r.Bucket, Ver: r.Ver, Seq: r.Seq, Op: r.Op, Excluded: r.Excluded,
-		Committed: journal.LSN(b.order.committed.Load()), Settled: journal.LSN(b.order.settled.Load()),
-	}
+	h := head{Type: p.typ, Mask: r.Mask, Key: r.Key, Bucket: r.Bucket, Ver: r.Ver, Seq: r.Seq, Op: r.Op, Excluded: r.Excluded}
+	b.stamp(&h)
 	r.b, r.p = b, p
 	r.Record.Data, r.Record.CRC = nil, nil
 	r.err.Store(nil)
@@ -140,6 +138,13 @@ func (b *Brick) send(r *Record, p *pend) {
 // tightExtents is the slack below which the map is asked whether a write
 // allocates at all; above it every write is taken to.
 const tightExtents = 1024
+
+// stamp puts the watermarks into a head.
+func (b *Brick) stamp(h *head) {
+	settled := b.order.settled.Load()
+	h.Committed, h.Settled = journal.LSN(b.order.committed.Load()), journal.LSN(settled)
+	b.stamped.Store(settled)
+}
 
 // admit sets space aside for the record, so that once acknowledged it can
 // always reach its home, and enters it into the pending index as prepared.
@@ -286,17 +291,20 @@ func (b *Brick) Commit(r *Record) {
 // note adds flags to a record's state and, once it is ready, lets go of memory
 // that is not needed any more: an extent is read from its home, and a block
 // from the journal if too many are waiting.
+//
+// From the moment when it is ready p belongs to the destager, and may soon be
+// another record. So what is done to it is done under the shard's lock, which
+// the destager needs first.
 func (b *Brick) note(p *pend, flags uint32, lsn journal.LSN) {
-	ready := b.order.mark(p, flags, lsn)
+	if p.typ == typeExtent || b.pending.bytes.Load() > b.o.PendingBytes {
+		s := b.pending.shard(p.key)
+		s.mu.Lock()
+		if b.order.mark(p, flags, lsn) {
+			b.pending.drop(p)
+		}
+		s.mu.Unlock()
+	} else {
+		b.order.mark(p, flags, lsn)
+	}
 	b.wakeFlushes()
-	if !ready {
-		return
-	}
-	if p.typ != typeExtent && b.pending.bytes.Load() <= b.o.PendingBytes {
-		return
-	}
-	s := b.pending.shard(p.key)
-	s.mu.Lock()
-	b.pending.drop(p)
-	s.mu.Unlock()
 }

@@ -103,6 +103,8 @@ type Brick struct {
 	prefetches sync.Pool
 	destager   destager
 
+	stamped atomic.Uint64 // the last settled watermark that went into a head
+
 	flushMu    sync.Mutex
 	flushes    []flushWait
 	flushWaits atomic.Int64

@@ -75,6 +75,7 @@ func (b *Brick) destageLoop() {
 		if b.Failed() != nil {
 			return
 		}
+		b.vouch()
 		if err := b.destageRound(); err != nil {
 			b.fail(err)
 			return

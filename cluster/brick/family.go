@@ -10,32 +10,39 @@ import (
 
 func blocks(m placement.Mask) int { return bits.OnesCount16(uint16(m)) }
 
-// appendMark journals a record of the brick's own, without data: an abort, or a
-// drop with what is to be called when that is durable.
-func (b *Brick) appendMark(h head, then func(*pend)) error {
+// appendMark journals a record of the brick's own, without data; then is called
+// when it is durable or never will be.
+func (b *Brick) appendMark(h head, then func(error)) {
 	if err := b.Failed(); err != nil {
-		return err
+		then(err)
+		return
 	}
-	h.Committed, h.Settled = journal.LSN(b.order.committed.Load()), journal.LSN(b.order.settled.Load())
+	b.stamp(&h)
 	r := &journal.Record{Head: h.append(nil)}
 	r.Done = func(r *journal.Record, err error) {
-		if err != nil {
+		switch {
+		case err != nil:
 			b.fail(err)
-			return
-		}
-		if h.Type != typeDrop { // the record is all there is to it
+		case h.Type == typeDrop:
+			p := &pend{typ: h.Type, key: h.Key, born: b.now()}
+			p.state.Store(stateSettled | stateCommitted)
+			b.order.mark(p, stateDurable, r.LSN)
+		default: // the record is all there is to it
 			b.order.skip(r.LSN)
-			return
 		}
-		p := &pend{typ: h.Type, key: h.Key, born: b.now()}
-		p.state.Store(stateSettled | stateCommitted)
-		b.order.mark(p, stateDurable, r.LSN)
-		if then != nil {
-			then(p)
-		}
+		b.wakeFlushes()
+		then(err)
 	}
 	b.journal.Append(r)
-	return nil
+}
+
+// vouch journals the settled watermark if no record has carried it yet. Until
+// one does, recovery takes an extent-write whose data does not match for one
+// that never completed; so an idle brick must not leave its last ones like that.
+func (b *Brick) vouch() {
+	if b.order.settled.Load() > b.stamped.Load() {
+		b.appendMark(head{Type: typeStamp}, func(error) {})
+	}
 }
 
 // DropFamily forgets everything of a family, at all its nodes. done is called
@@ -49,12 +56,10 @@ func (b *Brick) DropFamily(f placement.Family, done func(error)) {
 	if b.o.Cache != nil {
 		b.o.Cache.DropFamily(f)
 	}
-	if err := b.appendMark(head{Type: typeDrop, Key: placement.Key{Family: f}}, func(*pend) {
+	b.appendMark(head{Type: typeDrop, Key: placement.Key{Family: f}}, func(err error) {
 		b.kickDestage()
-		done(nil)
-	}); err != nil {
 		done(err)
-	}
+	})
 }
 
 // destageDrop takes a family out of the map: its batch.

@@ -26,6 +26,9 @@ func (b *Brick) Flush(done func(error)) {
 		b.flushWaits.Add(1)
 		b.flushMu.Unlock()
 		b.wakeFlushes()
+		if err := b.Failed(); err != nil { // perhaps just before we were in the list
+			b.endFlushes(err)
+		}
 	})
 }
 

@@ -45,11 +45,12 @@ const (
 	typeConfig     headType = 6 // reserved: a link's configuration
 	typeMarks      headType = 7 // reserved: stale marks carried forward
 	typeCheckpoint headType = 8 // reserved: what a peer has checkpointed
+	typeStamp      headType = 9 // nothing but its watermarks
 )
 
 var headTypeNames = [...]string{
 	typeWrite: "write", typeExtent: "extent-write", typeZero: "zero", typeAbort: "abort",
-	typeDrop: "drop", typeConfig: "config", typeMarks: "marks", typeCheckpoint: "checkpoint",
+	typeDrop: "drop", typeConfig: "config", typeMarks: "marks", typeCheckpoint: "checkpoint", typeStamp: "stamp",
 }
 
 func (t headType) String() string {
@@ -172,8 +173,9 @@ func (h *head) check() error {
 		if h.Key.Family == 0 {
 			return rotten("record head", "of a drop names no family")
 		}
+	case typeStamp:
 	default:
-		return newer("record head", int(h.Type), int(typeDrop))
+		return newer("record head", int(h.Type), int(typeStamp))
 	}
 	return nil
 }

@@ -22,7 +22,8 @@ func headCases() []head {
 	}
 	return []head{h, zero, extent,
 		{Type: typeAbort, Target: 77, Committed: 1, Settled: 2},
-		{Type: typeDrop, Key: placement.Key{Family: 9}, Committed: 3}}
+		{Type: typeDrop, Key: placement.Key{Family: 9}, Committed: 3},
+		{Type: typeStamp, Committed: 4, Settled: 5}}
 }
 
 func TestHeadRoundTrip(t *testing.T) {

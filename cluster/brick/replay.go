@@ -32,7 +32,8 @@ type logged struct {
 //	..., at or below settled            yes: its extent was complete
 //	..., the map has its extent         yes: it came there after it was complete
 //	..., every block that no later      yes
-//	  record covers matches its CRC
+//	  record covers matches its CRC,
+//	  or the disk refuses to read it
 //	..., else                           no: torn, it was never acknowledged
 //
 // Torn ones are then named in abort records, durably, before anything else is
@@ -104,6 +105,9 @@ func (b *Brick) judge(log []logged, settled journal.LSN, rec *Recovery) (torn []
 			void[journal.LSN(h.Target)] = true
 			r.void = true
 			continue
+		case h.Type == typeStamp:
+			r.void = true
+			continue
 		case h.Type == typeDrop:
 			dropped[h.Key.Family] = true
 			continue
@@ -151,8 +155,9 @@ func (b *Brick) complete(r *logged, cover placement.Mask, settled journal.LSN, r
 	buf := b.o.Pool.Get(extentSize)
 	defer buf.Release()
 	if _, err := d.plain.ReadAt(buf.Bytes(), int64(r.head.Target%extentsPerFile)*extentSize); err != nil {
+		// No evidence that it is torn. If it was not, reads say what is wrong.
 		b.o.Log.Warn("an extent that may not have been written cannot be read", "extent", r.head.Target, "cause", err)
-		return false, nil
+		return true, nil
 	}
 	for i := range placement.BlocksPerChunk {
 		if cover>>i&1 == 0 && crc32.Checksum(block(buf.Bytes(), i), castagnoli) != r.head.Sum[i] {

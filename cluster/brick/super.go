@@ -29,6 +29,9 @@ import (
 //	  .  router      u64 version, u32 count of bricks, 16 each, u32 0 or 4096, then a u16 index for each bucket
 //	end  crc         u32  CRC32C of everything before it
 //
+// Magic, format, length and the CRC at the end are where they are in every format
+// that will ever be, so that a rotten copy is not taken for a newer one.
+//
 // To replace the superblock: 1. write copies 0 and 1, 2. sync, 3. write copies
 // 2 and 3, 4. sync. A crash before 2 is over leaves 2 and 3 as they were; after
 // it, 0 and 1 carry the new one; so there always is an intact copy, and the
@@ -165,11 +168,6 @@ func parseSuper(b []byte) (*Super, error) {
 	if len(b) < superFixed || string(b[:8]) != superMagic {
 		return nil, rotten("super", "does not begin with %q", superMagic)
 	}
-	if f := le.Uint32(b[8:]); f != superFormat {
-		// A newer format is believed without knowing its checksum: refusing is
-		// the safe answer either way, and the hint must be the right one.
-		return nil, newer("super", int(f), superFormat)
-	}
 	n := le.Uint32(b[12:])
 	if n < superFixed+4 || int64(n) > int64(len(b)) {
 		return nil, rotten("super", "claims a length of %d bytes", n)
@@ -177,6 +175,9 @@ func parseSuper(b []byte) (*Super, error) {
 	b = b[:n]
 	if crc32.Checksum(b[:n-4], castagnoli) != le.Uint32(b[n-4:]) {
 		return nil, rotten("super", "fails its checksum")
+	}
+	if f := le.Uint32(b[8:]); f != superFormat {
+		return nil, newer("super", int(f), superFormat)
 	}
 	s := &Super{
 		Sequence:    le.Uint64(b[16:]),

@@ -127,7 +127,14 @@ func TestSuperHighestSequenceCounts(t *testing.T) {
 
 func TestSuperNewerIsNotRotten(t *testing.T) {
 	fsys := superDisk(t, testSuper())
-	patch(t, fsys, 2, func(b []byte) { binary.LittleEndian.PutUint32(b[8:], superFormat+1) })
+	patch(t, fsys, 2, func(b []byte) { b[8]++ })
+	if _, good, err := readSuper(fsys); err != nil || good != 3 {
+		t.Errorf("one copy's format rotted: %d good, %v", good, err)
+	}
+	patch(t, fsys, 2, func(b []byte) {
+		n := binary.LittleEndian.Uint32(b[12:])
+		binary.LittleEndian.PutUint32(b[n-4:], crc32.Checksum(b[:n-4], castagnoli))
+	})
 	if _, _, err := readSuper(fsys); !errors.Is(err, ErrNewer) {
 		t.Errorf("%v, want ErrNewer", err)
 	}
