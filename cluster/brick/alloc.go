@@ -42,9 +42,10 @@ const (
 // and resting extents; the destager draws on the promise with take.
 type allocator struct {
 	fs     vfs.FS
-	limit  int64 // extents this brick may hold (used, free and resting)
-	spare  func() (steps bool, err error)
-	growMu sync.Mutex // one back() at a time; taken before mu
+	limit  int64                     // extents this brick may hold (used, free and resting)
+	keep   func(total uint64) uint64 // bytes of the file system that growing must leave alone
+	dry    uint64                    // the file system had so much left when nothing more could be had; growMu
+	growMu sync.Mutex                // one back() at a time; taken before mu
 
 	mu       sync.Mutex
 	files    []*dataFile
@@ -53,7 +54,6 @@ type allocator struct {
 	reserved int64 // promised
 	resting  []restingExtent
 	cursor   int // file where the search goes on
-	backing  int // file where back() goes on
 }
 
 type restingExtent struct {
@@ -140,7 +140,7 @@ func (a *allocator) reserve(n int64) error {
 		if a.try(n) {
 			return nil
 		}
-		if grew, err := a.back(n); err != nil {
+		if grew, err := a.back(n, true); err != nil {
 			return err
 		} else if !grew {
 			return syscall.ENOSPC
@@ -264,7 +264,6 @@ func (a *allocator) vacate(extent uint64, backed bool) {
 		a.free++
 	} else {
 		d.backed[w] &^= m
-		a.backing = min(a.backing, d.index)
 	}
 }
 
@@ -293,122 +292,4 @@ func (a *allocator) punch(extents []uint64) error {
 		extents = extents[n:]
 	}
 	return nil
-}
-
-// back makes up to one step of extents free, first in the files that are
-// there, then in a new one. It reports false when the disk or the limit is
-// reached.
-func (a *allocator) back(want int64) (bool, error) {
-	a.growMu.Lock()
-	defer a.growMu.Unlock()
-	a.mu.Lock()
-	if a.free+int64(len(a.resting))-a.reserved >= want { // someone else did
-		a.mu.Unlock()
-		return true, nil
-	}
-	room := a.limit - a.used - a.free
-	from, n := a.hole(min(room, stepExtents))
-	a.mu.Unlock()
-	if room <= 0 {
-		return false, nil
-	}
-	if n == 0 {
-		return a.backNewFile()
-	}
-	return a.backRange(from, n)
-}
-
-// ahead keeps some extents free ahead of need.
-func (a *allocator) ahead() error {
-	for a.slack() < 2*stepExtents {
-		if grew, err := a.back(2 * stepExtents); err != nil || !grew {
-			return err
-		}
-	}
-	return nil
-}
-
-// restore backs what was promised before a crash: it was there then.
-func (a *allocator) restore() error {
-	for a.slack() < 0 {
-		if grew, err := a.back(0); err != nil || !grew {
-			return err
-		}
-	}
-	return a.ahead()
-}
-
-// hole finds an aligned window with unbacked extents and returns the part of
-// it that has at most n of them. The lock is held.
-func (a *allocator) hole(n int64) (from uint64, length int64) {
-	for ; a.backing < len(a.files); a.backing++ {
-		d := a.files[a.backing]
-		for w := 0; w < fileWords; w++ {
-			if ^(d.backed[w] | d.used[w]) == 0 {
-				continue
-			}
-			i := w*64 + bits.TrailingZeros64(^(d.backed[w] | d.used[w]))
-			end := min((i/stepExtents+1)*stepExtents, extentsPerFile)
-			found := int64(0)
-			j := i
-			for ; j < end && found < n; j++ {
-				if (d.backed[j/64]|d.used[j/64])>>(j%64)&1 == 0 {
-					found++
-				}
-			}
-			return uint64(d.index)*extentsPerFile + uint64(i), int64(j - i)
-		}
-	}
-	return 0, 0
-}
-
-func (a *allocator) backNewFile() (bool, error) {
-	a.mu.Lock()
-	i := len(a.files)
-	a.mu.Unlock()
-	if i >= filesMax {
-		return false, nil
-	}
-	if ok, err := a.spare(); !ok || err != nil {
-		return false, err
-	}
-	d, err := a.openFile(i, true)
-	if errors.Is(err, syscall.ENOSPC) {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	a.mu.Lock()
-	a.files = append(a.files, d)
-	a.mu.Unlock()
-	return true, nil
-}
-
-// backRange asks the file system for the space of n extents from one on, and
-// makes that promise outlive a crash.
-func (a *allocator) backRange(from uint64, n int64) (bool, error) {
-	if ok, err := a.spare(); !ok || err != nil {
-		return false, err
-	}
-	d := a.file(from)
-	err := d.plain.Allocate(int64(from%extentsPerFile)*extentSize, n*extentSize, false)
-	if errors.Is(err, syscall.ENOSPC) {
-		return false, nil
-	} else if err != nil {
-		return false, fmt.Errorf("brick: allocate in %s: %w", dataName(d.index), err)
-	}
-	if err := d.plain.Sync(); err != nil {
-		return false, fmt.Errorf("brick: sync %s: %w", dataName(d.index), err)
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for e := from; e < from+uint64(n); e++ {
-		w, m := bit(e)
-		if (d.backed[w]|d.used[w])&m == 0 {
-			d.free++
-			a.free++
-		}
-		d.backed[w] |= m
-	}
-	return true, nil
 }

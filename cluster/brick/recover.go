@@ -137,7 +137,7 @@ func (b *Brick) openSuper(rec *Recovery) (err error) {
 // openData opens the data files and works out how much the brick may hold.
 func (b *Brick) openData() error {
 	a := &b.alloc
-	a.fs, a.spare = b.o.FS, b.spare
+	a.fs, a.keep = b.o.FS, b.reserve
 	a.limit = maxExtent
 	if b.o.CapacityBytes > 0 {
 		a.limit = b.o.CapacityBytes / extentSize
@@ -159,18 +159,13 @@ func (b *Brick) openData() error {
 	return nil
 }
 
-// spare reports whether the file system can spare another step of extents: it
-// keeps 2 % for journal, map and repair, and what the journal may still grow.
-func (b *Brick) spare() (bool, error) {
-	avail, total, err := b.o.FS.Free()
-	if err != nil {
-		return false, fmt.Errorf("brick: %w", err)
-	}
-	reserve := total / 50
+// reserve is what growing leaves alone: 2 % of the file system, for journal, map
+// and repair, unless the operator has said how much the brick may take.
+func (b *Brick) reserve(total uint64) uint64 {
 	if b.o.CapacityBytes > 0 {
-		reserve = 0 // the operator has decided
+		return 0
 	}
-	return avail >= reserve+stepExtents*extentSize || b.o.CapacityBytes > 0, nil
+	return total / 50
 }
 
 // claimAll marks the extents that the map names.

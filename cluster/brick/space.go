@@ -27,9 +27,7 @@ func (b *Brick) Space() (used, avail, total uint64) {
 	room := max(0, a.limit-a.used-a.free)
 	a.mu.Unlock()
 	if fsAvail, fsTotal, err := b.o.FS.Free(); err == nil {
-		if b.o.CapacityBytes == 0 {
-			fsAvail -= min(fsAvail, fsTotal/50)
-		}
+		fsAvail -= min(fsAvail, b.reserve(fsTotal))
 		room = min(room, int64(fsAvail/extentSize))
 	}
 	used = uint64(max(0, taken)) * extentSize
