@@ -24,8 +24,8 @@ import (
 
 // Bounds of the values, checked at Load.
 const (
-	MinCache   = 64 << 20 // bytes
-	MinJournal = 64 << 20 // bytes: room for a few segments
+	MinCache   = 64 << 20  // bytes
+	MinJournal = 256 << 20 // bytes: four segments
 	MaxJournal = 64 << 30
 	MaxPortals = 16 // an initiator uses at most four per host and disk
 	MaxBricks  = 64

@@ -112,7 +112,7 @@ advertise = "192.0.2.1:3260"
 group = 2
 [[brick]]
 path = "/b1"
-journal = "100MB"
+journal = "300MB"
 capacity = 1073741824
 [[brick]]
 path = "/b2"
@@ -136,7 +136,7 @@ format = "json"
 	want := &Config{
 		Node:    Node{Name: "n1", Dir: "/d", Drain: 5 * time.Second},
 		Portals: []Portal{{Listen: "[::1]:3260", Group: 1}, {Listen: "10.0.0.1:3261", Advertise: "192.0.2.1:3260", Group: 2}},
-		Bricks:  []Brick{{Path: "/b1", Journal: 100e6, Capacity: 1 << 30}, {Path: "/b2", Journal: DefaultJournal}},
+		Bricks:  []Brick{{Path: "/b1", Journal: 300e6, Capacity: 1 << 30}, {Path: "/b2", Journal: DefaultJournal}},
 		Cache:   64 << 20,
 		ISCSI:   ISCSI{IQNBase: "iqn.2001-04.com.example", NopInterval: 3 * time.Second, NopTimeout: 4 * time.Second, LoginTimeout: time.Minute},
 		Admin:   Admin{Socket: "/s", Metrics: ":9260"},

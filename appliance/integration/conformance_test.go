@@ -8,12 +8,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -26,7 +24,7 @@ import (
 // not pass is listed with its reason in target/testdata/libiscsi-skips.txt.
 func TestConformance(t *testing.T) {
 	need(t, "iscsi-test-cu", "libiscsi-bin")
-	n := startNode(t)
+	n := startNode(t, "")
 	tests, exceptions := listTests(t), readExceptions(t)
 	if len(tests) < 230 {
 		t.Errorf("iscsi-test-cu lists %d tests, want at least 230", len(tests))
@@ -58,52 +56,10 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// node is a `petal serve` with two portals.
-type node struct {
-	dir     string
-	portals [2]string
-}
-
-func (n *node) client() *api.Client { return api.NewClient(filepath.Join(n.dir, "admin.sock")) }
-
-func startNode(t *testing.T) *node {
-	t.Helper()
-	n := &node{dir: t.TempDir()}
-	for i := range n.portals {
-		n.portals[i] = fmt.Sprintf("127.0.0.%d:%d", i+1, freePort(t))
-	}
-	file := filepath.Join(n.dir, "petal.toml")
-	text := fmt.Sprintf("[node]\ndir = %q\n[[portal]]\nlisten = %q\n[[portal]]\nlisten = %q\ngroup = 2\n[admin]\nsocket = %q\n",
-		n.dir, n.portals[0], n.portals[1], filepath.Join(n.dir, "admin.sock"))
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := command(t, binary, "serve", "--config", file)
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { cmd.Wait(); close(ended) }()
-	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		<-ended
-		if t.Failed() {
-			t.Logf("the node's log ends:\n%s", log.Bytes()[max(0, log.Len()-8192):])
-		}
-	})
-	eventually(t, 30*time.Second, "the node serves", func() bool {
-		_, err := n.client().Status(context.Background())
-		return err == nil
-	})
-	return n
-}
-
-const conformLimit = 2 * time.Minute
-
 // disk4Kn is for the test that needs logical blocks as large as physical ones.
 const disk4Kn = "disk4kn"
+
+const conformLimit = 2 * time.Minute
 
 // conform runs one test; want is "skips", "fails" or empty for one that passes.
 func (n *node) conform(t *testing.T, disk, name, want string) {
