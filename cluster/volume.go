@@ -181,7 +181,8 @@ type span struct {
 // spanAt returns the part of [off, off+n) that lies in off's chunk, n > 0.
 func spanAt(off, n uint64) span {
 	from := off % placement.ChunkSize
-	return span{placement.Chunk(off / placement.ChunkSize), int(from), int(min(from+n, placement.ChunkSize))}
+	n = min(n, placement.ChunkSize-from) // before adding: n may be up to 2^64-1
+	return span{placement.Chunk(off / placement.ChunkSize), int(from), int(from + n)}
 }
 
 func (s span) bytes() int { return s.to - s.from }

@@ -552,6 +552,11 @@ func TestUsage(t *testing.T) {
 }
 
 func TestSpans(t *testing.T) {
+	for _, off := range []uint64{0, 512, 65535, 65536, 1 << 40} { // the rest of the address space, cut at the chunk
+		if s := spanAt(off, max(-off, 1)); off > 0 && s.to != placement.ChunkSize || s.from >= s.to {
+			t.Errorf("span of all from %d: %+v", off, s)
+		}
+	}
 	for _, x := range []struct {
 		off, n uint64
 		chunks uint64

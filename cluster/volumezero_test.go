@@ -84,6 +84,27 @@ func TestTrimBeyondEnd(t *testing.T) {
 	}
 }
 
+// TestTrimBeyondTheEndOfATinyDisk: its last chunk is its first.
+func TestTrimBeyondTheEndOfATinyDisk(t *testing.T) {
+	f := newFake(t)
+	big := testVolume(f, 1<<40, 512, false)
+	for _, off := range []uint64{0, 512, 8192, 1 << 39} {
+		if err := <-write(big, off, pattern(off, 512), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := volumeOver(f, f.pool, 512, 512, false)
+	v.c = big.c
+	done := make(chan error, 1)
+	v.trimBeyondEnd(func(err error) { done <- err })
+	if err := <-done; err != nil || len(f.blocks) != 1 {
+		t.Errorf("%v, %d blocks are left, want 1", err, len(f.blocks))
+	}
+	if got := <-read(big, 0, 1024); got.err != nil || !bytes.Equal(got.data[:512], pattern(0, 512)) || !onlyZeros(got.data[512:]) {
+		t.Errorf("the first block: %v", got.err)
+	}
+}
+
 // TestLostRecordIsRemembered: the brick goes on, but one lazy record of this
 // volume did not make it.
 func TestLostRecordIsRemembered(t *testing.T) {
