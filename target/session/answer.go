@@ -62,7 +62,7 @@ func (s *Session) dataIn(t *task, n int, withStatus bool, residual iscsi.Residua
 		}
 		d.SetDataSN(serial.DataSN(t.reply))
 		d.SetBufferOffset(uint32(at))
-		s.out.filling.Append(d.BHS, nil, s.pieces(&in, size))
+		s.out.filling.Append(d.BHS, nil, pieces(&s.vec, &in, size))
 		t.reply++
 		at += size
 	}

@@ -121,7 +121,7 @@ func (s *Session) place(t *task, n int) error {
 		s.one1[0] = t.kept[at:]
 		err = s.receive(s.one1[:])
 	} else {
-		err = s.receive(s.pieces(&t.in, min(n, max(0, t.want-t.came))))
+		err = s.receive(pieces(&s.placing, &t.in, min(n, max(0, t.want-t.came))))
 	}
 	t.filling = false
 	t.came += n
@@ -132,16 +132,16 @@ func (s *Session) place(t *task, n int) error {
 	return err
 }
 
-// pieces is the next n bytes of c as a vector, valid until it is called again.
-func (s *Session) pieces(c *cursor, n int) [][]byte {
-	clear(s.vec)
-	s.vec = s.vec[:0]
+// pieces is the next n bytes of c as a vector in the memory of vec.
+func pieces(vec *[][]byte, c *cursor, n int) [][]byte {
+	clear(*vec)
+	*vec = (*vec)[:0]
 	for n > 0 {
 		p := c.next(n)
-		s.vec = append(s.vec, p)
+		*vec = append(*vec, p)
 		n -= len(p)
 	}
-	return s.vec
+	return *vec
 }
 
 // solicit asks for the data that is still to come, in R2Ts of at most

@@ -105,9 +105,10 @@ type Session struct {
 	lent      int // bytes of the budget in use
 	sets      []*taskSet
 	idle      []*task
-	enabled   []*task // scratch of leave
-	vec       [][]byte
-	one1      [1][]byte
+	enabled   []*task    // scratch of leave
+	vec       [][]byte   // of the PDU being built
+	placing   [][]byte   // of the data being received: the reader's, who receives without the baton
+	one1      [1][]byte  // the same
 	header    *iscsi.BHS // of the present PDU
 	managing  int        // task management functions in progress
 	nextTTT   uint32
