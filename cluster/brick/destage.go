@@ -77,7 +77,9 @@ func (b *Brick) destageLoop() {
 		}
 		b.vouch()
 		if err := b.destageRound(); err != nil {
-			b.fail(err)
+			if err != errMapFull { // Close has come, and says so itself
+				b.fail(err)
+			}
 			return
 		}
 	}
@@ -129,8 +131,8 @@ func (b *Brick) dueAge() time.Duration {
 // flush is long ago.
 func (b *Brick) mapFlushDue() bool {
 	d := &b.destager
-	resting := b.alloc.restingCount()
-	if journal.LSN(b.order.applied.Load()) == d.flushed && resting == 0 {
+	resting, slots := b.alloc.restingCount()
+	if journal.LSN(b.order.applied.Load()) == d.flushed && resting+slots == 0 {
 		return false
 	}
 	used, capacity := b.journal.Fill()
@@ -142,19 +144,19 @@ func (b *Brick) mapFlushDue() bool {
 // needed.
 func (b *Brick) flushMap() error {
 	d := &b.destager
-	resting := b.alloc.restingCount()
+	extents, slots := b.alloc.restingCount()
 	applied := journal.LSN(b.order.applied.Load())
 	if d.marked < applied { // by records that the map had no use for
 		if err := b.applyMark(applied); err != nil {
 			return err
 		}
 	}
-	if err := b.pmap.db.Flush(); err != nil {
-		return fmt.Errorf("brick: map: %w", err)
+	if err := b.pmap.flush(b.stop); err != nil {
+		return err
 	}
 	b.stats.mapFlushes.Add(1)
 	d.flushed, d.flushAt = applied, b.o.Now()
-	if err := b.alloc.release(resting); err != nil {
+	if err := b.alloc.release(extents, slots); err != nil {
 		return err
 	}
 	b.journal.Trim(applied + 1)
@@ -357,9 +359,12 @@ func (b *Brick) applyMark(applied journal.LSN) error {
 
 // finishChunk drops a plan's records and settles what the chunk was promised.
 func (b *Brick) finishChunk(p *chunkPlan) {
-	b.use(p.key.Family, p.is.extents()-p.was.extents())
+	b.use(p.key.Family, p.is.blocks()-p.was.blocks())
 	for _, f := range p.freed {
 		b.alloc.rest(f.extent, f.punch)
+	}
+	for _, x := range p.slots {
+		b.alloc.restSlot(x)
 	}
 	s := b.pending.shard(p.key)
 	s.mu.Lock()
@@ -385,12 +390,12 @@ func (b *Brick) finishChunk(p *chunkPlan) {
 	}
 }
 
-func (b *Brick) use(f placement.Family, extents int64) {
-	if extents == 0 {
+func (b *Brick) use(f placement.Family, blocks int64) {
+	if blocks == 0 {
 		return
 	}
 	b.usageMu.Lock()
-	b.usage[f] += extents
+	b.usage[f] += blocks
 	if b.usage[f] == 0 {
 		delete(b.usage, f)
 	}

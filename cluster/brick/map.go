@@ -22,9 +22,10 @@ import (
 //	Rules: every batch sets the mark; Flush comes before journal.Trim; nothing
 //	is ever ingested (it would not keep the order).
 type pmap struct {
-	db    *pebble.DB
-	cache *pebble.Cache
-	hot   hotEntries
+	db      *pebble.DB
+	cache   *pebble.Cache
+	hot     hotEntries
+	trouble trouble
 }
 
 // mapFormat is the format of the files in map/. Raising it is a format change
@@ -33,6 +34,7 @@ const mapFormat = pebble.FormatFlushableIngest
 
 func openMap(fsys pebblefs.FS, dir string, readOnly bool, log *slog.Logger) (*pmap, error) {
 	m := &pmap{cache: pebble.NewCache(32 << 20)}
+	m.trouble.init(log)
 	o := &pebble.Options{
 		FS:                          fsys,
 		Cache:                       m.cache,
@@ -45,7 +47,8 @@ func openMap(fsys pebblefs.FS, dir string, readOnly bool, log *slog.Logger) (*pm
 		L0StopWritesThreshold:       1000,
 		LBaseMaxBytes:               64 << 20,
 		MaxOpenFiles:                256,
-		Logger:                      pebbleLog{log},
+		Logger:                      &m.trouble,
+		EventListener:               &pebble.EventListener{BackgroundError: m.trouble.background},
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -57,10 +60,16 @@ func openMap(fsys pebblefs.FS, dir string, readOnly bool, log *slog.Logger) (*pm
 		return nil, fmt.Errorf("brick: map: %w", err)
 	}
 	m.db = db
+	m.trouble.open.Store(true)
 	return m, nil
 }
 
+// close ends the map. One that Pebble gave up is left as it is: some of its
+// goroutines ended with locks held.
 func (m *pmap) close() error {
+	if m.trouble.gaveUp() {
+		return nil
+	}
 	err := m.db.Close()
 	m.cache.Unref()
 	return err
@@ -212,19 +221,4 @@ func (h *hotEntries) clear() {
 		s.slots = nil
 		s.mu.Unlock()
 	}
-}
-
-// pebbleLog passes on what Pebble finds worth saying.
-type pebbleLog struct{ log *slog.Logger }
-
-func (l pebbleLog) Infof(format string, a ...any) {}
-func (l pebbleLog) Errorf(format string, a ...any) {
-	l.log.Error("map: " + fmt.Sprintf(format, a...))
-}
-
-// Fatalf is called when Pebble cannot go on, for instance after a failed sync.
-// It must not return; the panic is caught where the brick calls Pebble, and
-// ends the process where Pebble itself does: the journal has everything.
-func (l pebbleLog) Fatalf(format string, a ...any) {
-	panic("brick: map: " + fmt.Sprintf(format, a...))
 }

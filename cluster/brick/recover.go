@@ -3,6 +3,7 @@ package brick
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"strings"
 	"time"
 
@@ -51,6 +52,7 @@ func Open(o Options) (*Brick, *Recovery, error) {
 		return nil, nil, err
 	}
 	rec.Took = time.Since(began)
+	b.pmap.trouble.notify(b.fail)
 	b.start()
 	return b, rec, nil
 }
@@ -172,16 +174,25 @@ func (b *Brick) reserve(total uint64) uint64 {
 func (b *Brick) claimAll(rec *Recovery) error {
 	return b.pmap.scan([]byte{keyData}, []byte{keyData + 1}, func(k placement.Key, e *entry) error {
 		rec.Entries++
-		if e.Kind != kindExtent {
-			return nil
-		}
-		b.usage[k.Family]++
-		fresh, err := b.alloc.claim(e.Extent)
-		if err == nil && !fresh {
-			err = rotten("map", "names extent %d twice, the second time for family %d chunk %d", e.Extent, k.Family, k.Chunk)
-		}
-		return err
+		b.usage[k.Family] += e.blocks()
+		return b.claimEntry(k, e)
 	})
+}
+
+func (b *Brick) claimEntry(k placement.Key, e *entry) error {
+	for m := e.Valid; m != 0; m &= m - 1 {
+		at := e.place(bits.TrailingZeros16(uint16(m)))
+		claim := b.alloc.claimSlot
+		if e.Kind == kindExtent {
+			claim, m = func(s slot) (bool, error) { return b.alloc.claim(s.extent()) }, 1
+		}
+		if fresh, err := claim(at); err != nil {
+			return err
+		} else if !fresh {
+			return rotten("map", "names extent %d twice, the second time for family %d chunk %d", at.extent(), k.Family, k.Chunk)
+		}
+	}
+	return nil
 }
 
 // abortAll makes abort records of the torn ones durable.
