@@ -238,6 +238,12 @@ func (j *Journal) flushed(upTo LSN, err error) {
 	}
 }
 
+// Fail makes the journal failed for good, for a reason that its owner has seen
+// elsewhere: whatever is queued, also for want of a segment, gets its Done with
+// an error that wraps cause. A group that is on its way may still become
+// durable, and its records are told so. It does not wait.
+func (j *Journal) Fail(cause error) { j.fail(cause) }
+
 // fail makes the journal failed for good. A failed write is never repeated: it
 // may have reached the disk in part, and after a failed sync the system may
 // have dropped the data it could not write and report success the next time.

@@ -295,6 +295,44 @@ func TestFailedWriteIsForGood(t *testing.T) {
 	})
 }
 
+// An owner that has failed elsewhere ends what waits for a segment.
+func TestFailEndsWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := created(t, vfs.NewMemory(64<<20), func(o *Options) { o.Capacity = 4 * o.Segment })
+		var out outcomes
+		n := uint64(0)
+		for j.Durable() == LSN(n) {
+			n++
+			out.append(j, n, false)
+			synctest.Wait()
+		}
+		flushed := make(chan error, 1)
+		j.Flush(func(err error) { flushed <- err })
+		j.Fail(syscall.EREMOTEIO)
+		out.wg.Wait()
+		for what, err := range map[string]error{"record": out.errs[LSN(n)], "Flush": <-flushed} {
+			if !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EREMOTEIO) {
+				t.Errorf("the waiting %s got %v", what, err)
+			}
+		}
+		if err := j.Close(); !errors.Is(err, ErrFailed) {
+			t.Errorf("Close: %v", err)
+		}
+	})
+}
+
+// A journal is born with all it needs to go round, or not at all.
+func TestCreateTakesItsSpace(t *testing.T) {
+	opts := small(vfs.NewMemory(2*segmentMin + 4096))
+	opts.Create = true
+	if j, _, err := Open(opts); !errors.Is(err, syscall.ENOSPC) {
+		if err == nil {
+			j.Close()
+		}
+		t.Errorf("a journal on a disk too small for it: %v", err)
+	}
+}
+
 // No space for another segment is not a failure: the journal stays as large as
 // it is and goes round in that.
 func TestNoSpaceForSegments(t *testing.T) {

@@ -129,8 +129,8 @@ func (j *Journal) list() ([]uint32, error) {
 	return found, nil
 }
 
-// create makes the first segment of a new journal. A crash before the segment's
-// name is durable leaves nothing that Open would take for a journal.
+// create makes the first segments of a new journal. A crash before the first
+// one's name is durable leaves nothing that Open would take for a journal.
 func (j *Journal) create(found []uint32) error {
 	if len(found) > 0 {
 		return fmt.Errorf("journal: %w in %s", fs.ErrExist, j.opts.Dir)
@@ -142,12 +142,13 @@ func (j *Journal) create(found []uint32) error {
 		return err
 	}
 	j.makeSlots(nil)
-	s, generation := j.pick()
-	if _, err := j.makeReady(s, generation); err != nil {
-		return err
+	for s, generation := j.pick(atCreate); s != nil; s, generation = j.pick(atCreate) {
+		if _, err := j.makeReady(s, generation); err != nil {
+			return err
+		}
+		j.preparing = false
+		j.ready = append(j.ready, s)
 	}
-	j.preparing = false
-	j.ready = append(j.ready, s)
 	return nil
 }
 

@@ -39,6 +39,10 @@ type segment struct {
 // for zeros to be written or for a header.
 const ahead = 2
 
+// atCreate is how many segments a journal is born with. It can go round with
+// them, so that a file system which others fill up later never stops it.
+const atCreate = 3
+
 // zerosBytes is the size of the writes with which a segment is pre-written.
 const zerosBytes = 1 << 20
 
@@ -76,7 +80,7 @@ func (j *Journal) prepare() {
 // prepareOne makes one more segment ready, if one is wanted and can be had, and
 // reports whether it did.
 func (j *Journal) prepareOne() bool {
-	s, generation := j.pick()
+	s, generation := j.pick(ahead)
 	if s == nil {
 		return false
 	}
@@ -102,11 +106,11 @@ func (j *Journal) prepareOne() bool {
 }
 
 // pick takes a free segment, or the slot of one that does not exist yet, and
-// gives it a generation.
-func (j *Journal) pick() (*segment, uint64) {
+// gives it a generation, unless enough are ready.
+func (j *Journal) pick(enough int) (*segment, uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.failed != nil || len(j.ready) >= ahead || j.preparing {
+	if j.failed != nil || len(j.ready) >= enough || j.preparing {
 		return nil, 0
 	}
 	var s *segment
