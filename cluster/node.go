@@ -60,6 +60,8 @@ type Node struct {
 	cancel      context.CancelFunc
 	dropping    sync.WaitGroup
 
+	resizing sync.Mutex // one UpdateDisk at a time; never taken under mu
+
 	mu       sync.Mutex
 	volumes  map[meta.ID]*Volume
 	reserves map[meta.ID]*Reservations

@@ -55,6 +55,8 @@ type DiskChange struct {
 // is gone before UpdateDisk returns, so that growing again never shows it; a
 // crash in between is made up for at the next start.
 func (n *Node) UpdateDisk(ctx context.Context, name string, c DiskChange) (*meta.Disk, error) {
+	n.resizing.Lock() // growing waits until what an earlier shrink left is gone
+	defer n.resizing.Unlock()
 	before := n.State().Disk(name)
 	s, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{
 		Name: name, Size: c.Size, WriteBack: c.WriteBack, ReadOnly: c.ReadOnly, AllowShrink: c.Shrink}}})
