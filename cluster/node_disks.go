@@ -56,7 +56,8 @@ type DiskChange struct {
 // crash in between is made up for at the next start.
 func (n *Node) UpdateDisk(ctx context.Context, name string, c DiskChange) (*meta.Disk, error) {
 	n.resizing.Lock() // growing waits until what an earlier shrink left is gone
-	defer n.resizing.Unlock()
+	unlock := n.resizing.Unlock
+	defer func() { unlock() }()
 	before := n.State().Disk(name)
 	s, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{
 		Name: name, Size: c.Size, WriteBack: c.WriteBack, ReadOnly: c.ReadOnly, AllowShrink: c.Shrink}}})
@@ -77,6 +78,9 @@ func (n *Node) UpdateDisk(ctx context.Context, name string, c DiskChange) (*meta
 	case err := <-done:
 		return d, err
 	case <-ctx.Done():
+		unlock = func() {
+			go func() { <-done; n.resizing.Unlock() }()
+		}
 		return d, ctx.Err()
 	}
 }
