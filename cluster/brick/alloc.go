@@ -53,6 +53,7 @@ type allocator struct {
 	free     int64 // backed and unused, not resting
 	reserved int64 // promised
 	resting  []restingExtent
+	frags    fragTable
 	cursor   int // file where the search goes on
 }
 
@@ -224,20 +225,21 @@ func (a *allocator) rest(extent uint64, punch bool) {
 	a.mu.Unlock()
 }
 
-// restingCount is how many extents a flush of the map would set free.
-func (a *allocator) restingCount() int {
+// restingCount is how many extents, and slots, a flush of the map would set free.
+func (a *allocator) restingCount() (extents, slots int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(a.resting)
+	return len(a.resting), len(a.frags.resting)
 }
 
-// release sets free the first n resting extents: the map has been flushed
-// since they were put there. Those whose data was unmapped are punched, as far
-// as no promise stands on them.
-func (a *allocator) release(n int) error {
+// release sets free the first resting extents and slots: the map has been
+// flushed since they were put there. Extents whose data was unmapped are
+// punched, as far as no promise stands on them.
+func (a *allocator) release(extents, slots int) error {
 	a.mu.Lock()
-	batch := slices.Clone(a.resting[:n])
-	a.resting = slices.Delete(a.resting, 0, n)
+	batch := slices.Clone(a.resting[:extents])
+	a.resting = slices.Delete(a.resting, 0, extents)
+	a.releaseSlots(slots)
 	var punch []uint64
 	for _, r := range batch {
 		if r.punch && a.free+int64(len(a.resting))-a.reserved >= stepExtents/4 {

@@ -110,7 +110,7 @@ type Brick struct {
 	flushWaits atomic.Int64
 
 	usageMu sync.Mutex
-	usage   map[placement.Family]int64 // extents
+	usage   map[placement.Family]int64 // blocks
 
 	failure atomic.Pointer[error]
 	closed  atomic.Bool

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/bits"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -45,7 +46,7 @@ type Summary struct {
 func Check(o Options, report func(Problem)) (s Summary, err error) {
 	o.setDefaults()
 	began := time.Now()
-	c := &checker{o: o, sum: &s, used: map[uint64]bool{}, over: map[placement.Key]placement.Mask{}}
+	c := &checker{o: o, sum: &s, used: map[uint64]placement.Mask{}, over: map[placement.Key]placement.Mask{}}
 	c.report = func(p Problem) { s.Problems++; report(p) }
 	lock, err := o.FS.Lock("lock")
 	if err != nil {
@@ -82,7 +83,7 @@ type checker struct {
 	pmap   *pmap
 	sum    *Summary
 	report func(Problem)
-	used   map[uint64]bool                  // extents that were named
+	used   map[uint64]placement.Mask        // blocks of extents that were named
 	over   map[placement.Key]placement.Mask // blocks whose truth is in the journal
 }
 
@@ -164,12 +165,27 @@ func (c *checker) entries() error {
 }
 
 func (c *checker) entry(k placement.Key, e *entry) {
-	if e.Kind == kindExtent {
-		if c.used[e.Extent] {
-			c.report(Problem{Thing: "map", Key: k, Blocks: e.Valid, Why: fmt.Sprintf("extent %d is named twice", e.Extent)})
+	var twice placement.Mask
+	for i := range e.Sum {
+		if e.Valid>>i&1 == 0 {
+			continue
 		}
-		c.used[e.Extent] = true
-		c.sum.Extents++
+		at := e.place(i)
+		took := placement.Mask(1) << (at & 15)
+		if e.Kind == kindExtent {
+			took = placement.Full
+		}
+		if n := len(c.used); c.used[at.extent()]&took != 0 {
+			twice |= 1 << i
+		} else if c.used[at.extent()] |= took; len(c.used) > n {
+			c.sum.Extents++
+		}
+		if e.Kind == kindExtent {
+			break
+		}
+	}
+	if twice != 0 {
+		c.report(Problem{Thing: "map", Key: k, Blocks: twice, Why: fmt.Sprintf("its place, extent %d, is named twice", e.place(bits.TrailingZeros16(uint16(twice))).extent())})
 	}
 	buf := c.o.Pool.Get(placement.BlockSize)
 	defer buf.Release()
@@ -191,7 +207,7 @@ func (c *checker) entry(k placement.Key, e *entry) {
 	case cause != nil:
 		c.report(Problem{Thing: "data", Key: k, Blocks: bad, Why: cause.Error()})
 	case bad != 0:
-		c.report(Problem{Thing: "data", Key: k, Blocks: bad, Why: fmt.Sprintf("checksum mismatch in extent %d", e.Extent)})
+		c.report(Problem{Thing: "data", Key: k, Blocks: bad, Why: fmt.Sprintf("checksum mismatch in extent %d", e.place(bits.TrailingZeros16(uint16(bad))).extent())})
 	}
 }
 

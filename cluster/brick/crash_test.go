@@ -20,6 +20,7 @@ func (g *rig) audit() error {
 		return err
 	}
 	named := map[uint64]bool{}
+	slots := map[slot]bool{}
 	err := b.pmap.scan([]byte{keyData}, []byte{keyData + 1}, func(k placement.Key, e *entry) error {
 		if e.Kind == kindExtent {
 			if named[e.Extent] {
@@ -27,14 +28,24 @@ func (g *rig) audit() error {
 			}
 			named[e.Extent] = true
 		}
+		for i := range e.Slot {
+			if e.Kind == kindFrags && e.Valid>>i&1 != 0 {
+				if slots[e.Slot[i]] {
+					return errors.New("a slot is named twice")
+				}
+				slots[e.Slot[i]] = true
+			}
+		}
 		return nil
 	})
 	a := &b.alloc
 	switch {
 	case err != nil:
 		return err
-	case a.used != int64(len(named)):
-		return fmt.Errorf("%d extents are used, %d named", a.used, len(named))
+	case a.used != int64(len(named)+len(a.frags.used)):
+		return fmt.Errorf("%d extents are used, %d named, %d hold frags", a.used, len(named), len(a.frags.used))
+	case len(a.frags.resting) != 0:
+		return errors.New("slots still rest")
 	case a.reserved != 0:
 		return errors.New("promises are left")
 	case len(a.resting) != 0:
@@ -43,6 +54,14 @@ func (g *rig) audit() error {
 		return errors.New("records are left in order")
 	case b.pending.bytes.Load() != 0:
 		return fmt.Errorf("%d bytes of buffers are left in the pending index, %d chunks", b.pending.bytes.Load(), b.Stats().PendingChunks)
+	}
+	for x, m := range a.frags.used {
+		for i := range placement.BlocksPerChunk {
+			if slots[slot(x<<4|uint64(i))] != (m>>i&1 != 0) {
+				return fmt.Errorf("slot %d of extent %d: used and named differ", i, x)
+			}
+		}
+		named[x] = true
 	}
 	for e := range named {
 		w, m := bit(e)

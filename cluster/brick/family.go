@@ -66,11 +66,17 @@ func (b *Brick) DropFamily(f placement.Family, done func(error)) {
 func (b *Brick) destageDrop(drop *pend) error {
 	f := drop.key.Family
 	var rest []restingExtent
+	var slots []slot
 	done := []*pend{drop}
 	lo, hi := familyBounds(f)
 	err := b.pmap.scan(lo, hi, func(k placement.Key, e *entry) error {
 		if e.Kind == kindExtent {
 			rest = append(rest, restingExtent{e.Extent, true})
+		}
+		for i := range e.Slot {
+			if e.Kind == kindFrags && e.Valid>>i&1 != 0 {
+				slots = append(slots, e.Slot[i])
+			}
 		}
 		return nil
 	})
@@ -103,6 +109,9 @@ func (b *Brick) destageDrop(drop *pend) error {
 	b.usageMu.Unlock()
 	for _, r := range rest {
 		b.alloc.rest(r.extent, r.punch)
+	}
+	for _, s := range slots {
+		b.alloc.restSlot(s)
 	}
 	return nil
 }

@@ -205,7 +205,7 @@ func (g *rig) call(own bool) {
 	g.gate.Lock()
 	g.calls++
 	if g.calls == g.crashAt {
-		g.crash()
+		g.powerOff()
 	}
 	stop := own && g.crashed != nil
 	g.gate.Unlock()
@@ -214,9 +214,17 @@ func (g *rig) call(own bool) {
 	}
 }
 
-// crash takes the power away: the acknowledged first, then the map, then the
-// rest, while nothing of the brick's own can reach the disk.
+// crash takes the power away here.
 func (g *rig) crash() {
+	g.gate.Lock()
+	defer g.gate.Unlock()
+	g.powerOff()
+}
+
+// powerOff notes what has been acknowledged first, then what the map has, then
+// the rest, while nothing of the brick's own can reach the disk. The gate is
+// held.
+func (g *rig) powerOff() {
 	c := &crash{acked: map[placement.Key]int{}, issued: map[placement.Key]int{}}
 	g.model.mu.Lock()
 	for k, m := range g.model.chunks {

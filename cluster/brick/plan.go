@@ -14,6 +14,7 @@ type chunkPlan struct {
 	was, is entry
 	src     [placement.BlocksPerChunk]source
 	freed   []restingExtent
+	slots   []slot // freed
 	temp    []*slab.Buf
 	lost    placement.Mask // unreadable in the journal
 }
@@ -77,10 +78,12 @@ func (b *Brick) plan(p *chunkPlan) error {
 			dirty |= 1 << i
 		}
 	}
-	if err := b.settlePlace(p, dirty); err != nil {
+	if err := b.settlePlace(p); err != nil {
 		return err
 	}
-	return b.queueWrites(p, dirty)
+	b.queueWrites(p, dirty)
+	b.queueMoves(p)
+	return nil
 }
 
 // apply changes the entry as one record says, all but where blocks lie.
@@ -108,10 +111,12 @@ func (p *chunkPlan) apply(r *pend) {
 	}
 }
 
-// settlePlace decides where the chunk's blocks lie from now on.
-func (b *Brick) settlePlace(p *chunkPlan, dirty placement.Mask) error {
+// settlePlace decides where the chunk's blocks lie from now on, and what becomes
+// free by that.
+func (b *Brick) settlePlace(p *chunkPlan) (err error) {
 	e := &p.is
-	if e.Valid == 0 {
+	switch {
+	case e.Valid == 0:
 		if e.Kind == kindExtent && !p.was.in(e.Extent) {
 			p.freed = append(p.freed, restingExtent{e.Extent, true})
 		}
@@ -119,32 +124,76 @@ func (b *Brick) settlePlace(p *chunkPlan, dirty placement.Mask) error {
 		if root(p.key.Node) {
 			e.Zero = 0 // nothing to hide
 		}
-	} else if e.Kind != kindExtent {
-		x, err := b.takePromised(p.key)
-		if err != nil {
+	case e.Kind != kindExtent:
+		if err = b.findHome(p); err != nil {
 			return err
 		}
-		e.Kind, e.Extent = kindExtent, x
 	}
 	if p.was.Kind == kindExtent && !e.in(p.was.Extent) {
 		p.freed = append(p.freed, restingExtent{p.was.Extent, e.Kind == kindZero})
 	}
+	for i := range e.Slot {
+		kept := e.Kind == kindFrags && e.Valid>>i&1 != 0
+		if p.was.Kind == kindFrags && p.was.Valid>>i&1 != 0 && !kept {
+			p.slots = append(p.slots, p.was.Slot[i])
+		}
+		if !kept {
+			e.Slot[i] = 0
+		}
+	}
 	return nil
 }
 
-// root reports whether a node of the epoch tree has no ancestor.
-func root(n placement.Node) bool { return n == 1 }
-
-// takePromised takes an extent that was promised to the chunk, flushing the
-// map if all that are free still rest.
-func (b *Brick) takePromised(k placement.Key) (uint64, error) {
-	s := b.pending.shard(k)
-	s.mu.Lock()
-	promised := false
-	if c := s.chunks[k]; c != nil {
-		promised, c.reserved = c.reserved, false
+// findHome finds a place for the valid blocks of a chunk that has no extent of
+// its own: a few blocks at a node with ancestors go to slots, else an extent is
+// taken.
+//
+// A chunk whose later records count on the promise that is used up here gets an
+// extent in any case: they will be written in place.
+func (b *Brick) findHome(p *chunkPlan) error {
+	e := &p.is
+	alone, promised := b.drawPromise(p)
+	if !alone || root(p.key.Node) || blocks(e.Valid) > fragsMax {
+		x, err := b.takeExtent(p.key, promised)
+		e.Kind, e.Extent = kindExtent, x
+		return err
 	}
-	s.mu.Unlock()
+	for i := range e.Slot {
+		if e.Valid>>i&1 == 0 || p.was.Kind == kindFrags && p.was.Valid>>i&1 != 0 {
+			continue
+		}
+		s, ok := b.alloc.takeSlot()
+		if !ok {
+			x, err := b.takeExtent(p.key, promised)
+			if err != nil {
+				return err
+			}
+			promised = false
+			b.alloc.openFrags(x)
+			s, _ = b.alloc.takeSlot()
+		}
+		e.Slot[i] = s
+	}
+	e.Kind = kindFrags
+	if promised {
+		b.alloc.unreserve(1)
+	}
+	return nil
+}
+
+// drawPromise takes over what was promised to the chunk, and reports whether the
+// plan's records are all there are of it.
+func (b *Brick) drawPromise(p *chunkPlan) (alone, promised bool) {
+	s := b.pending.shard(p.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.chunks[p.key]
+	promised, c.reserved = c.reserved, false
+	return c.prepared == 0 && c.newest == p.records[len(p.records)-1], promised
+}
+
+// takeExtent takes an extent, flushing the map if all that are free still rest.
+func (b *Brick) takeExtent(k placement.Key, promised bool) (uint64, error) {
 	for try := 0; ; try++ {
 		if x, ok := b.alloc.take(promised); ok {
 			return x, nil
@@ -158,8 +207,11 @@ func (b *Brick) takePromised(k placement.Key) (uint64, error) {
 	}
 }
 
+// root reports whether a node of the epoch tree has no ancestor.
+func root(n placement.Node) bool { return n == 1 }
+
 // queueWrites queues the home writes of the dirty blocks.
-func (b *Brick) queueWrites(p *chunkPlan, dirty placement.Mask) error {
+func (b *Brick) queueWrites(p *chunkPlan, dirty placement.Mask) {
 	d := &b.destager
 	for i := 0; i < placement.BlocksPerChunk; i++ {
 		if dirty>>i&1 == 0 {
@@ -177,7 +229,31 @@ func (b *Brick) queueWrites(p *chunkPlan, dirty placement.Mask) error {
 		b.readBack(p, i, n)
 		i += n - 1
 	}
-	return nil
+}
+
+// queueMoves queues the writes of blocks that no record touches and that move
+// from slots to an extent. A block that cannot be read stays unreadable: its
+// checksum moves.
+func (b *Brick) queueMoves(p *chunkPlan) {
+	if p.was.Kind != kindFrags || p.is.Kind != kindExtent {
+		return
+	}
+	move := p.was.Valid
+	for _, r := range p.records {
+		move &^= r.mask
+	}
+	for i := range p.is.Sum {
+		if move>>i&1 == 0 {
+			continue
+		}
+		t := b.o.Pool.Get(placement.BlockSize)
+		p.temp = append(p.temp, t)
+		var at places
+		at[i] = place{kind: onDisk, slot: p.was.Slot[i], sum: p.was.Sum[i]}
+		if bad, _ := b.fetch(&at, i, 1, t.Bytes()); bad == 0 {
+			b.destager.writes = append(b.destager.writes, homeWrite{p.is.place(i), t.Bytes()})
+		}
+	}
 }
 
 // readBack reads n blocks from block i on from the journal and queues them. A
@@ -206,10 +282,13 @@ func (b *Brick) readBack(p *chunkPlan, i, n int) {
 // in reports whether the entry's home is that extent.
 func (e *entry) in(extent uint64) bool { return e.Kind == kindExtent && e.Extent == extent }
 
-// extents is what the entry takes of the extent area.
-func (e *entry) extents() int64 {
-	if e.Kind == kindExtent {
-		return 1
+// blocks is what the entry takes of the extent area, in blocks.
+func (e *entry) blocks() int64 {
+	switch e.Kind {
+	case kindExtent:
+		return placement.BlocksPerChunk
+	case kindFrags:
+		return int64(blocks(e.Valid))
 	}
 	return 0
 }

@@ -13,7 +13,7 @@ import (
 func (b *Brick) Usage(f placement.Family) int64 {
 	b.usageMu.Lock()
 	defer b.usageMu.Unlock()
-	return b.usage[f] * extentSize
+	return b.usage[f] * placement.BlockSize
 }
 
 // Space returns how much of the extent area is used, how much can still be
