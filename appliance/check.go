@@ -51,7 +51,7 @@ func CheckBrick(dir string) (BrickReport, error) {
 		}
 	})
 	r.Entries, r.Extents, r.Blocks, r.Records, r.Found, r.Seconds = s.Entries, s.Extents, s.Blocks, s.Records, s.Problems, s.Took.Seconds()
-	return r, explainLock(err)
+	return r, explainOpen(err)
 }
 
 const checkMemory = 64 << 20 // bytes of buffers

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -131,13 +133,19 @@ func (a *appliance) open() (err error) {
 		opt.Bricks = append(opt.Bricks, cluster.BrickOptions{Path: b.Path, Journal: b.Journal, Capacity: b.Capacity})
 	}
 	a.node, err = cluster.Open(opt)
-	return explainLock(err)
+	return explainOpen(err)
 }
 
-// explainLock says what to do about a directory that another process holds.
-func explainLock(err error) error {
-	if errors.Is(err, vfs.ErrLocked) {
+// explainOpen says what to do about a directory that can't be opened, where the
+// error itself doesn't.
+func explainOpen(err error) error {
+	switch {
+	case errors.Is(err, vfs.ErrLocked):
 		return problem{err, "a petal runs there: stop it first, or use directories that are free"}
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return problem{err, "make room on that file system, or give the brick a smaller journal (brick.journal)"}
+	case errors.Is(err, fs.ErrPermission):
+		return problem{err, "the user that runs petal needs to own the directory (systemd: see ReadWritePaths= in the unit)"}
 	}
 	return err
 }
