@@ -186,7 +186,14 @@ func (s *Store) Propose(cmd *metapb.Command) (*State, error) {
 		return nil, err
 	}
 	entry := &metapb.Entry{Term: 1, Index: now.index + 1, Command: body}
-	if err := s.append(entry); err != nil {
+	head, err := proto.Marshal(entry)
+	if err != nil {
+		return nil, err
+	}
+	if n := int64(len(head)); n > journal.MaxHead || journal.RecordBytes(len(head), 0) > s.log.MaxRecord() {
+		return nil, fmt.Errorf("meta: a command of %d bytes does not fit the log", n)
+	}
+	if err := s.append(head); err != nil {
 		s.failed = fmt.Errorf("meta: log: %w", err)
 		return nil, s.failed
 	}
@@ -201,19 +208,12 @@ func (s *Store) Propose(cmd *metapb.Command) (*State, error) {
 	return next, nil
 }
 
-// append makes the entry durable.
-func (s *Store) append(e *metapb.Entry) error {
-	head, err := proto.Marshal(e)
-	if err != nil {
-		return err
-	}
-	if len(head) > journal.MaxHead {
-		return fmt.Errorf("command of %d bytes", len(head))
-	}
+// append makes an entry durable.
+func (s *Store) append(head []byte) error {
 	done := make(chan error, 1)
 	rec := &journal.Record{Head: head, Done: func(_ *journal.Record, err error) { done <- err }}
 	s.log.Append(rec)
-	err = <-done
+	err := <-done
 	s.last = rec.LSN
 	return err
 }

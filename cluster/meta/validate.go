@@ -16,7 +16,7 @@ const (
 	MaxLUN            = 255 // single-level peripheral addressing, SAM-5 section 4.7
 	MaxACL            = 1024
 	MaxUserName       = 223
-	MaxReservation    = 1 << 20 // bytes of a unit's reservation value
+	MaxReservation    = 512 << 10 // bytes of a unit's reservation value; a command must fit a log segment
 	MaxDiskSize       = 1<<64 - placement.ChunkSize
 	MaxServerName     = 63
 	defaultHintDisk   = "use 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
