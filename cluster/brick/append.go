@@ -141,9 +141,7 @@ const tightExtents = 1024
 
 // stamp puts the watermarks into a head.
 func (b *Brick) stamp(h *head) {
-	settled := b.order.settled.Load()
-	h.Committed, h.Settled = journal.LSN(b.order.committed.Load()), journal.LSN(settled)
-	b.stamped.Store(settled)
+	h.Committed, h.Settled = journal.LSN(b.order.committed.Load()), journal.LSN(b.order.settled.Load())
 }
 
 // admit sets space aside for the record, so that once acknowledged it can
@@ -278,10 +276,13 @@ func (b *Brick) Commit(r *Record) {
 	c.newest = p
 	c.prepared--
 	if b.o.Cache != nil { // inside the lock, so that readers see both or neither
-		if p.typ == typeZero {
+		switch {
+		case p.typ == typeZero:
 			b.o.Cache.Put(p.key, p.mask, b.o.Pool.Zero())
-		} else {
+		case p.buf != nil:
 			b.o.Cache.Put(p.key, p.mask, p.buf)
+		default: // from Recovery
+			b.o.Cache.Drop(p.key, p.mask)
 		}
 	}
 	s.mu.Unlock()
@@ -307,4 +308,41 @@ func (b *Brick) note(p *pend, flags uint32, lsn journal.LSN) {
 		b.order.mark(p, flags, lsn)
 	}
 	b.wakeFlushes()
+}
+
+// Abandon undoes the promise of a prepared record that Recovery gave back
+// (HoldPrepared): it never happened, and never will after the next crash either.
+// done is called when that is durable; it must not block. Records of one bucket
+// are abandoned from the last one on.
+func (b *Brick) Abandon(r *Record, done func(error)) {
+	p := r.p
+	b.appendMark(head{Type: typeAbort, Target: uint64(p.lsn)}, func(err error) {
+		if err == nil {
+			b.forget(p)
+		}
+		done(err)
+	})
+}
+
+// forget takes a prepared record out of the index.
+func (b *Brick) forget(p *pend) {
+	s := b.pending.shard(p.key)
+	s.mu.Lock()
+	c := s.chunks[p.key]
+	c.prepared--
+	if p.typ == typeExtent {
+		c.fulls--
+	}
+	b.pending.drop(p)
+	if c.idle() {
+		if c.reserved {
+			b.alloc.unreserve(1)
+		}
+		delete(s.chunks, p.key)
+	}
+	s.mu.Unlock()
+	if p.typ == typeExtent {
+		b.alloc.rest(p.ext, false)
+	}
+	b.order.skip(p.lsn)
 }

@@ -103,7 +103,7 @@ type Brick struct {
 	prefetches sync.Pool
 	destager   destager
 
-	stamped atomic.Uint64 // the last settled watermark that went into a head
+	vouched atomic.Uint64 // LSN of the last record of the brick's own
 
 	flushMu    sync.Mutex
 	flushes    []flushWait
@@ -178,6 +178,9 @@ func (b *Brick) fail(cause error) {
 		return
 	}
 	b.o.Log.Error("brick failed", "brick", fmt.Sprintf("%x", b.id.Brick), "cause", cause)
+	if b.journal != nil {
+		b.journal.Fail(cause) // so that what waits there for room ends, too
+	}
 	b.failFlushes(err)
 	if b.o.OnFail != nil {
 		b.o.OnFail(err)

@@ -42,6 +42,7 @@ type destager struct {
 	marked  journal.LSN // the applied mark in the map
 	flushed journal.LSN // the one of the last map flush
 	flushAt time.Time
+	seen    journal.LSN // the journal's next, when vouch last looked
 	value   []byte
 }
 

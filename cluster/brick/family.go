@@ -29,6 +29,7 @@ func (b *Brick) appendMark(h head, then func(error)) {
 			b.order.mark(p, stateDurable, r.LSN)
 		default: // the record is all there is to it
 			b.order.skip(r.LSN)
+			b.vouched.Store(uint64(r.LSN))
 		}
 		b.wakeFlushes()
 		then(err)
@@ -36,11 +37,16 @@ func (b *Brick) appendMark(h head, then func(error)) {
 	b.journal.Append(r)
 }
 
-// vouch journals the settled watermark if no record has carried it yet. Until
-// one does, recovery takes an extent-write whose data does not match for one
-// that never completed; so an idle brick must not leave its last ones like that.
+// vouch is called now and then by the destager. When nothing has been appended
+// since the last time, it journals one record that says nothing but that those
+// before it are durable and complete. Until something says so, recovery takes a
+// last record that has rotted for one that was torn.
 func (b *Brick) vouch() {
-	if b.order.settled.Load() > b.stamped.Load() {
+	d := &b.destager
+	next := b.journal.Next()
+	idle := next == d.seen
+	d.seen = next
+	if last := uint64(next - 1); idle && last > b.vouched.Load() && b.order.settled.Load() >= last {
 		b.appendMark(head{Type: typeStamp}, func(error) {})
 	}
 }

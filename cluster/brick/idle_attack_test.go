@@ -1,9 +1,7 @@
 package brick
 
 import (
-	"math/rand/v2"
 	"testing"
-	"time"
 
 	"petal/placement"
 )
@@ -11,15 +9,23 @@ import (
 // TestIdleIsQuiet: an idle brick vouches for its last records once, and then
 // writes nothing more.
 func TestIdleIsQuiet(t *testing.T) {
-	o := realOptions(t)
-	o.DestageAge = 10 * time.Millisecond
-	b := openNew(t, o)
-	defer b.Close()
-	rng := rand.New(rand.NewPCG(1, 2))
-	write(t, b, record(b, rng, placement.Key{Family: 1, Node: 1, Chunk: 7}, placement.Full, Write))
-	quiet := time.NewTimer(20 * destageTick)
-	<-quiet.C
-	if n := b.journal.Next() - 1; n > 2 {
-		t.Errorf("%d records in the journal of a brick that was written to once", n)
+	g := newRig(4, nil)
+	if err := g.start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []placement.Mask{placement.Full, 1} {
+		if err := g.append(&modelRecord{r: &Record{Key: placement.Key{Family: 1, Node: 1, Chunk: 1}}, mask: m}); err != nil {
+			t.Fatal(err)
+		}
+		for g.b.Step() {
+		}
+		before := g.b.journal.Next()
+		for range 5 {
+			g.b.vouch()
+			g.b.StepJournal()
+		}
+		if n := g.b.journal.Next() - before; n != 1 {
+			t.Errorf("mask %#x: %d records of an idle brick's own, want 1", m, n)
+		}
 	}
 }

@@ -433,6 +433,20 @@ func (g *rig) act() error {
 // chunk holds what it may; that is then certain.
 func (g *rig) restart(change func(*Options)) error {
 	c := g.crashed
+	if err := g.reopen(change); err != nil {
+		return err
+	}
+	for k, m := range g.model.chunks {
+		if err := g.settle(k, m, m.possible(c.acked[k], c.issued[k])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reopen opens the brick on what the crash has left.
+func (g *rig) reopen(change func(*Options)) error {
+	c := g.crashed
 	if g.b != nil {
 		g.b.pmap.close()
 	}
@@ -443,11 +457,6 @@ func (g *rig) restart(change func(*Options)) error {
 		return fmt.Errorf("open after the crash: %w", err)
 	}
 	g.b, g.recovery = b, rec
-	for k, m := range g.model.chunks {
-		if err := g.settle(k, m, m.possible(c.acked[k], c.issued[k])); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
