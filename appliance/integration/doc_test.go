@@ -172,7 +172,13 @@ func (d *demo) log() string {
 func (d *demo) stop() {
 	d.once.Do(func() {
 		d.cmd.Process.Signal(syscall.SIGTERM)
-		<-d.ended
+		select {
+		case <-d.ended:
+		case <-time.After(stopLimit):
+			d.t.Errorf("the demo did not stop within %v", stopLimit)
+			syscall.Kill(d.pid(), syscall.SIGQUIT) // every goroutine says where it is
+			<-d.ended
+		}
 		if d.t.Failed() {
 			d.t.Logf("node 1's log:\n%s", ends(d.log()))
 		}

@@ -27,6 +27,9 @@ func (n *node) url(disk string) string {
 	return "iscsi://" + n.portals[0] + "/iqn.2026-11.petal:" + disk + "/0"
 }
 
+// stopLimit is beyond all limits that a node gives itself.
+const stopLimit = 90 * time.Second
+
 // startNode starts a node and waits until it serves. brick is the text of its
 // [[brick]] table; if empty it has the default one.
 func startNode(t *testing.T, brick string) *node {
@@ -42,7 +45,13 @@ func startNode(t *testing.T, brick string) *node {
 	go func() { cmd.Wait(); close(ended) }()
 	n.stop = func() {
 		cmd.Process.Signal(syscall.SIGTERM)
-		<-ended
+		select {
+		case <-ended:
+		case <-time.After(stopLimit):
+			cmd.Process.Signal(syscall.SIGQUIT) // every goroutine says where it is
+			<-ended
+			t.Errorf("the node did not stop within %v", stopLimit)
+		}
 	}
 	t.Cleanup(func() {
 		n.stop()
