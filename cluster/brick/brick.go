@@ -203,8 +203,11 @@ func (b *Brick) Close() error {
 		err = b.drain()
 	}
 	closed := error(ErrClosed)
-	b.failure.CompareAndSwap(nil, &closed)
-	return errors.Join(err, b.journal.Close(), b.pmap.close(), b.closeFiles())
+	failed := !b.failure.CompareAndSwap(nil, &closed)
+	if e := b.journal.Close(); !failed {
+		err = errors.Join(err, e)
+	}
+	return errors.Join(err, b.pmap.close(), b.closeFiles())
 }
 
 func (b *Brick) closeFiles() error {
