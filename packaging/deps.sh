@@ -5,7 +5,8 @@ set -u
 # command package tests
 needs=(
 	"iscsi-test-cu libiscsi-bin   TestConformance,TestLibiscsiTools"
-	"qemu-img      qemu-utils     TestQEMU"
+	"qemu-img      qemu-utils     TestQEMU,TestFlippedBit"
+	"strace        strace         TestBrickFails"
 )
 missing=()
 for need in "${needs[@]}"; do

@@ -114,16 +114,23 @@ func (p *progressWriter) await(t *testing.T, n int, ended <-chan struct{}) {
 // times. The channel is closed when it has ended.
 func (d *demo) startLoad(n int, args ...string) (stdout *bytes.Buffer, ended <-chan struct{}) {
 	d.t.Helper()
+	stdout, progress, ended := d.startBench(args...)
+	progress.await(d.t, n, ended)
+	return stdout, ended
+}
+
+func (d *demo) startBench(args ...string) (stdout *bytes.Buffer, progress *progressWriter, ended <-chan struct{}) {
+	d.t.Helper()
 	cmd := command(d.t, binary, append([]string{"bench", d.url, "--progress"}, args...)...)
-	progress, done := &progressWriter{wrote: make(chan struct{}, 1)}, make(chan struct{})
+	done := make(chan struct{})
+	progress = &progressWriter{wrote: make(chan struct{}, 1)}
 	stdout = &bytes.Buffer{}
 	cmd.Stdout, cmd.Stderr = stdout, progress
 	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
 	go func() { cmd.Wait(); close(done) }()
-	progress.await(d.t, n, done)
-	return stdout, done
+	return stdout, progress, done
 }
 
 // TestDrain: SIGTERM under load ends every command with an answer; the next
