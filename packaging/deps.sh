@@ -4,6 +4,7 @@
 set -u
 # command package tests
 needs=(
+	"cc            gcc            make_race"
 	"iscsi-test-cu libiscsi-bin   TestConformance,TestLibiscsiTools"
 	"qemu-img      qemu-utils     TestQEMU,TestFlippedBit"
 	"strace        strace         TestBrickFails"
