@@ -235,20 +235,6 @@ func (r *Record) journalled(_ *journal.Record, err error) {
 	r.part(nil)
 }
 
-// writeExtent writes the data of an extent-write.
-func (b *Brick) writeExtent(r *Record) {
-	p := r.p
-	d := b.alloc.file(p.ext)
-	if _, err := d.dsync.WriteAt(p.buf.Bytes(), int64(p.ext%extentsPerFile)*extentSize); err != nil {
-		b.fail(err)
-		r.part(err)
-		return
-	}
-	b.stats.extentWrites.Add(1)
-	b.note(p, stateSettled, 0)
-	r.part(nil)
-}
-
 // part ends one of the parts of a record, and with the last one the record.
 func (r *Record) part(err error) {
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,7 +32,7 @@ type Options struct {
 	CapacityBytes int64 // most that extents may take; 0: what the file system has, less a reserve of 2 %
 	PendingBytes  int64 // memory for committed data on its way home, default 64 MiB; beyond it, it is read back from the journal
 	Readers       int   // default 32: 64 suit NVMe, 8 a hard disk
-	Writers       int   // extent-writes under way, default 16
+	Writers       int   // batches of extent-writes under way, default 2
 
 	DestageAge time.Duration // how long a committed record may wait, default 2 s
 
@@ -65,7 +67,10 @@ func (o *Options) setDefaults() {
 		o.Readers = 32
 	}
 	if o.Writers == 0 {
-		o.Writers = 16
+		o.Writers = 2
+		if v := os.Getenv("PETAL_W"); v != "" {
+			o.Writers, _ = strconv.Atoi(v)
+		}
 	}
 	if o.DestageAge == 0 {
 		o.DestageAge = 2 * time.Second
@@ -100,6 +105,7 @@ type Brick struct {
 
 	reads      queue[*ReadOp]
 	writes     queue[*Record]
+	writer     extentWriter // of a Manual brick
 	prefetches sync.Pool
 	destager   destager
 
@@ -153,11 +159,7 @@ func (b *Brick) start() {
 			b.runRead(op)
 		}
 	})
-	run(b.o.Writers, func() {
-		for r, ok := b.writes.pop(true); ok; r, ok = b.writes.pop(true) {
-			b.writeExtent(r)
-		}
-	})
+	run(b.o.Writers, func() { new(extentWriter).run(b) })
 	run(1, b.destageLoop)
 }
 

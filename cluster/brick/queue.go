@@ -41,12 +41,34 @@ func (q *queue[T]) pop(wait bool) (v T, ok bool) {
 		}
 		q.wake.Wait()
 	}
+	return q.shift(), true
+}
+
+// popSome appends up to most of the oldest items to dst, and waits like pop for
+// the first.
+func (q *queue[T]) popSome(dst []T, most int, wait bool) []T {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.n == 0 {
+		if !wait || q.closed {
+			return dst
+		}
+		q.wake.Wait()
+	}
+	for range min(q.n, most) {
+		dst = append(dst, q.shift())
+	}
+	return dst
+}
+
+// shift takes the oldest item. The lock is held, and there is one.
+func (q *queue[T]) shift() (v T) {
 	var none T
 	v = q.items[q.first]
 	q.items[q.first] = none
 	q.first = (q.first + 1) % len(q.items)
 	q.n--
-	return v, true
+	return v
 }
 
 func (q *queue[T]) len() int {

@@ -12,11 +12,11 @@ func (b *Brick) Step() bool { return b.StepWrite() || b.StepRead() || b.StepJour
 // StepJournal writes one group of the journal. Done is called from here.
 func (b *Brick) StepJournal() bool { return b.journal.Commit() }
 
-// StepWrite writes one extent. Done is called from here.
+// StepWrite writes the extents that are queued. Done is called from here.
 func (b *Brick) StepWrite() bool {
-	r, ok := b.writes.pop(false)
+	ok := b.writer.take(b, false)
 	if ok {
-		b.writeExtent(r)
+		b.writer.write(b)
 	}
 	return ok
 }
