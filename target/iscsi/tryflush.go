@@ -1,6 +1,7 @@
 package iscsi
 
 import (
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -18,6 +19,7 @@ type TryFlusher struct {
 	iovs []unix.Iovec
 	n    uintptr // bytes sent
 	err  error
+	wait bool                  // for the connection to take something
 	call func(fd uintptr) bool // the method value, made once
 }
 
@@ -37,26 +39,53 @@ func NewTryFlusher(c syscall.Conn) (*TryFlusher, error) {
 // wait; if something is left, Writer.Flush is to be called, or this again. It
 // is not safe for concurrent use.
 func (t *TryFlusher) Flush(w *Writer) (bool, error) {
+	t.wait = false
 	for w.Pending() > 0 {
-		t.iovs = appendIovecs(t.iovs[:0], w.vectors[w.first:])
-		t.n, t.err = 0, nil
-		if err := t.raw.Write(t.call); err != nil {
+		n, err := t.once(w)
+		if n == 0 || err != nil {
 			return false, err
 		}
-		clear(t.iovs)
-		if t.err != nil {
-			return false, t.err
-		}
-		if t.n == 0 {
-			return false, nil
-		}
-		w.advance(int(t.n))
 	}
 	w.reset()
 	return true, nil
 }
 
-// writev makes one attempt. It returns true always: RawConn is not to wait.
+// FlushWait sends all that is pending, and counts taken on whenever the
+// connection has taken a part of it. Its write deadline holds. It is not safe for
+// concurrent use.
+func (t *TryFlusher) FlushWait(w *Writer, taken *atomic.Uint32) error {
+	t.wait = true
+	for w.Pending() > 0 {
+		if _, err := t.once(w); err != nil {
+			return err
+		}
+		if w.Pending() > 0 {
+			taken.Add(1)
+		}
+	}
+	w.reset()
+	return nil
+}
+
+// once makes one successful call, and returns how many bytes it has sent: none
+// if it would have had to wait and is not to.
+func (t *TryFlusher) once(w *Writer) (int, error) {
+	t.iovs = appendIovecs(t.iovs[:0], w.vectors[w.first:])
+	t.n, t.err = 0, nil
+	err := t.raw.Write(t.call)
+	clear(t.iovs)
+	if err == nil {
+		err = t.err
+	}
+	if err != nil {
+		return 0, err
+	}
+	w.advance(int(t.n))
+	return int(t.n), nil
+}
+
+// writev makes one attempt. It returns false if RawConn is to wait and call it
+// again.
 func (t *TryFlusher) writev(fd uintptr) bool {
 	for {
 		n, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&t.iovs[0])), uintptr(len(t.iovs)))
@@ -66,6 +95,7 @@ func (t *TryFlusher) writev(fd uintptr) bool {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
+			return !t.wait
 		default:
 			t.err = errno
 		}

@@ -128,7 +128,7 @@ func refusal(c iscsi.SCSICommand) []byte {
 // borrowed memory allows it.
 func (s *Session) start(t *task, refused []byte) {
 	if refused != nil {
-		t.phase, t.decided = collecting, true
+		t.phase, t.decided, t.since = collecting, true, s.now
 		t.Status, t.Sense = uint8(scsi.StatusCheckCondition), refused
 		return
 	}
@@ -153,7 +153,7 @@ func (s *Session) fits(t *task) bool {
 
 // begin gives t to the device server.
 func (s *Session) begin(t *task) {
-	t.phase, t.begun = collecting, true
+	t.phase, t.begun, t.since = collecting, true, s.now
 	s.lent += t.charge
 	s.setOf(t.LUN).enter(t)
 	if s.nexus.Begin(&t.Command) == lun.Decided {

@@ -125,6 +125,7 @@ func (s *Session) place(t *task, n int) error {
 	}
 	t.filling = false
 	t.came += n
+	s.dataAt = s.now
 	s.bytesIn.Add(uint64(n))
 	if t.aborted && t.phase != running {
 		s.end(t)

@@ -14,8 +14,9 @@
 //	         task on a lock-free stack. If it was the only command in flight it
 //	         answers there and then, with one attempt that cannot block; else
 //	         it wakes the pump, which then collects the whole bunch.
-//	pump     one per session. Answers what Done left, sends what a socket did
-//	         not take at once, and runs what others ask for (resets, pings).
+//	pump     one per session. Answers what Done left, and runs what others ask
+//	         for (resets, pings). It never waits for the connection: what a
+//	         socket does not take at once is sent by a goroutine of its own.
 //
 // The life of a task:
 //

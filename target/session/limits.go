@@ -30,6 +30,9 @@ const (
 	// DefaultPingTimeout how long after the ping it is given up.
 	DefaultPing        = 5 * time.Second
 	DefaultPingTimeout = 10 * time.Second
+	// dataTimeout is for how long commands may wait for Data-Out while none
+	// comes. SCSI timeouts of initiators are shorter.
+	dataTimeout = 90 * time.Second
 	// sendTimeout is how long the last words of a session (the answer to a
 	// logout, a Reject) may take to be sent.
 	sendTimeout = 2 * time.Second

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"io"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -13,10 +15,8 @@ type output struct {
 	s       *Session
 	filling *batch
 	spare   *batch
-	// sending: some goroutine writes a batch without the baton, or has left one
-	// in stuck, which the pump is to finish.
+	// sending: some goroutine writes a batch, without the baton.
 	sending bool
-	stuck   *batch
 	try     *iscsi.TryFlusher // nil where the connection has no descriptor (net.Pipe)
 	header  iscsi.BHS
 }
@@ -47,20 +47,15 @@ func (o *output) begin(op iscsi.Opcode) *iscsi.BHS {
 }
 
 // flush sends what has been filled, unless somebody is sending: then that one
-// will. Without wait, what the socket does not take is left to the pump. The
-// baton is given away while a batch is being sent.
-func (o *output) flush(wait bool) {
+// will. It does not wait for the connection. The baton is given away while a
+// batch is being sent.
+func (o *output) flush() {
 	s := o.s
-	if wait && o.stuck != nil {
-		b := o.stuck
-		o.stuck = nil
-		o.send(b, true)
-	}
 	for !o.sending && o.filling.Pending() > 0 && !s.dead {
 		b := o.filling
 		o.filling = o.spare
 		o.sending = true
-		o.send(b, wait)
+		o.send(b)
 	}
 	if s.leave == lastWords && !o.sending {
 		s.fail(s.why)
@@ -72,39 +67,74 @@ func (o *output) idle() bool {
 	return o.sending || o.filling.Pending() == 0 || o.s.dead
 }
 
-// send sends b. The baton is held before and after, but not meanwhile.
-func (o *output) send(b *batch, wait bool) {
+// send sends b: what the connection takes at once, and the rest on a goroutine
+// of its own, so that an initiator that does not read keeps nobody else from
+// ending its tasks or its session. The baton is held before and after, but not
+// meanwhile.
+func (o *output) send(b *batch) {
 	s := o.s
 	s.busy.Store(false)
 	s.baton.Unlock()
-	all, err := o.write(b, wait)
-	s.baton.Lock()
-	s.busy.Store(true)
-	switch {
-	case err != nil:
-		s.fail(err)
-	case !all && !s.dead:
-		o.stuck = b
-		s.wakePump()
+	all, err := o.attempt(b)
+	s.lock()
+	if !all && err == nil {
+		go o.sendRest(b)
 		return
+	}
+	o.sent(b, err)
+}
+
+// attempt writes what the connection takes without waiting.
+func (o *output) attempt(b *batch) (all bool, err error) {
+	defer o.s.outside(&err)
+	if o.try == nil {
+		return false, nil
+	}
+	return o.try.Flush(&b.Writer)
+}
+
+// sendRest writes what the connection did not take at once.
+func (o *output) sendRest(b *batch) {
+	s := o.s
+	defer s.lastResort(false)
+	err := o.write(b)
+	s.lock()
+	o.sent(b, err)
+	s.unlock()
+}
+
+// write writes b and waits for the connection to take it.
+func (o *output) write(b *batch) (err error) {
+	defer o.s.outside(&err)
+	if o.try != nil {
+		return o.try.FlushWait(&b.Writer, &o.s.taken)
+	}
+	return b.Flush(&metered{o.s.conn, b.Pending(), &o.s.taken})
+}
+
+// metered is a connection that counts when it takes a part of what is left.
+type metered struct {
+	io.Writer
+	left  int
+	taken *atomic.Uint32
+}
+
+func (m *metered) Write(p []byte) (int, error) {
+	n, err := m.Writer.Write(p)
+	if m.left -= n; m.left > 0 {
+		m.taken.Add(1)
+	}
+	return n, err
+}
+
+// sent notes that b has been sent, or not.
+func (o *output) sent(b *batch, err error) {
+	if err != nil {
+		o.s.fail(err)
 	}
 	o.recycle(b)
 	o.spare, o.sending = b, false
-	s.rest.Broadcast()
-}
-
-// write sends b on the connection: what it takes at once, or all.
-func (o *output) write(b *batch, wait bool) (all bool, err error) {
-	defer o.s.outside(&err)
-	if o.try != nil {
-		if all, err = o.try.Flush(&b.Writer); all || err != nil || !wait {
-			return all, err
-		}
-	}
-	if !wait {
-		return false, nil
-	}
-	return true, b.Flush(o.s.conn)
+	o.s.rest.Broadcast()
 }
 
 // recycle gives back what the batch referred to.
@@ -118,17 +148,7 @@ func (o *output) recycle(b *batch) {
 
 // discard ends what was never sent, after the end of the session.
 func (o *output) discard() {
-	if o.stuck != nil {
-		o.recycle(o.stuck)
-	}
 	o.recycle(o.filling)
-}
-
-// wakePump makes the pump run even though the baton is held.
-func (s *Session) wakePump() {
-	if s.woken.CompareAndSwap(false, true) {
-		s.wake <- struct{}{}
-	}
 }
 
 // backlogged reports whether the initiator does not read what it is sent.

@@ -22,13 +22,13 @@ func (s *Session) read() error {
 			err = s.err
 		}
 		for err == nil && s.out.backlogged() && !s.dead {
-			s.out.flush(false)
+			s.out.flush()
 			s.await()
 		}
 		if err != nil {
 			s.lastWords()
 		}
-		s.unlock(false)
+		s.unlock()
 		if err != nil {
 			return err
 		}
@@ -43,7 +43,7 @@ func (s *Session) burst(h *iscsi.BHS) error {
 		}
 		if s.out.filling.Pending() > burstFlush {
 			s.run()
-			s.out.flush(false)
+			s.out.flush()
 		}
 		var err error
 		if h, err = s.next(); err != nil {
@@ -127,7 +127,7 @@ func (s *Session) receive(vec [][]byte) error {
 		return nil
 	}
 	if !s.in.DataBuffered() {
-		s.unlock(false)
+		s.unlock()
 		defer s.lock()
 	}
 	return s.readSegment(vec)
@@ -162,7 +162,7 @@ func (s *Session) receiveCopy(limit int) ([]byte, error) {
 func (s *Session) lastWords() {
 	s.out.deadline()
 	s.run()
-	for s.out.flush(true); s.out.sending && !s.dead; s.out.flush(true) {
+	for s.out.flush(); s.out.sending && !s.dead; s.out.flush() {
 		s.await()
 	}
 }

@@ -90,6 +90,7 @@ type Session struct {
 	bytesIn  atomic.Uint64
 	bytesOut atomic.Uint64
 	heard    atomic.Uint32 // bursts received
+	taken    atomic.Uint32 // counts on while a connection that is full takes more
 	broken   atomic.Bool   // a panic has left the state in doubt
 	ended    chan struct{}
 	endOnce  sync.Once
@@ -113,6 +114,7 @@ type Session struct {
 	managing  int        // task management functions in progress
 	nextTTT   uint32
 	now       int64
+	dataAt    int64 // when Data-Out last came
 
 	out  output
 	life lifeline
@@ -187,7 +189,7 @@ func (s *Session) Serve() (err error) {
 	go s.pump()
 	s.lock()
 	s.life.start(s)
-	s.unlock(false)
+	s.unlock()
 	s.finish(s.read())
 	return s.err
 }
@@ -246,6 +248,7 @@ func (s *Session) Drain(ctx context.Context, grace time.Duration) {
 var (
 	ErrDrained     = errors.New("session: drained")
 	ErrDeadPeer    = errors.New("session: the initiator does not answer pings")
+	ErrNoData      = errors.New("session: the initiator does not send the data of its commands")
 	ErrReset       = errors.New("session: TARGET COLD RESET")
 	ErrUnreachable = errors.New("session: the data cannot be reached")
 	errLoggedOut   = errors.New("session: logged out")
@@ -276,7 +279,7 @@ func (s *Session) done(t *task) {
 	}
 	if s.inFlight.Load() == 1 && s.baton.TryLock() {
 		s.busy.Store(true)
-		s.unlock(false)
+		s.unlock()
 		return
 	}
 	s.poke()
@@ -289,11 +292,11 @@ func (s *Session) lock() {
 }
 
 // unlock runs what was left behind, sends what there is to send, and gives the
-// baton away. With wait it may block on the connection.
-func (s *Session) unlock(wait bool) {
+// baton away. It does not wait for the connection.
+func (s *Session) unlock() {
 	for {
 		s.run()
-		s.out.flush(wait)
+		s.out.flush()
 		s.reopen()
 		s.busy.Store(false)
 		if s.completed.empty() && !s.calls.any.Load() && !s.startable() && s.out.idle() {
@@ -338,7 +341,7 @@ func (s *Session) pump() {
 		case <-s.wake:
 			s.woken.Store(false)
 			s.lock()
-			s.unlock(true)
+			s.unlock()
 		case <-s.ended:
 			return
 		}

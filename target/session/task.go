@@ -34,6 +34,7 @@ type task struct {
 	flagged  direction // what the initiator said about data
 	expected int       // ExpectedDataTransferLength
 	began    int64     // when it came, nanoseconds of the session's clock
+	since    int64     // when it began to wait for data
 	cdb      [16]byte
 	charge   int    // bytes of the session's budget
 	kept     []byte // data of a held task
