@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,9 +66,6 @@ func (o *Options) setDefaults() {
 	}
 	if o.Writers == 0 {
 		o.Writers = 2
-		if v := os.Getenv("PETAL_W"); v != "" {
-			o.Writers, _ = strconv.Atoi(v)
-		}
 	}
 	if o.DestageAge == 0 {
 		o.DestageAge = 2 * time.Second

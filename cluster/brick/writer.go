@@ -1,8 +1,6 @@
 package brick
 
-import (
-	"slices"
-)
+import "slices"
 
 // extentWriter writes whole chunks to their extents: whatever is queued goes
 // together. Extents are handed out in order, so that what comes together mostly
