@@ -162,14 +162,13 @@ func BenchmarkRead(b *testing.B) {
 
 // drainIdle waits until nothing is on its way home.
 func (b *Brick) drainIdle() error {
-	for b.Stats().PendingChunks > 0 {
-		if err := b.Failed(); err != nil {
-			return err
-		}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for b.Stats().PendingChunks > 0 && b.Failed() == nil {
 		b.kickDestage()
-		time.Sleep(10 * time.Millisecond)
+		<-tick.C
 	}
-	return nil
+	return b.Failed()
 }
 
 // BenchmarkRecovery opens a brick whose journal of 1 GiB is full of 4 KiB

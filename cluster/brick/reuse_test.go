@@ -11,7 +11,8 @@ import (
 // journal then names one extent twice, and recovery must not take the old name
 // for the new owner's.
 func TestReuseUnderAStuckMark(t *testing.T) {
-	g := newRig(15, nil)
+	plenty := func(o *Options) { o.CapacityBytes = 256 << 20 }
+	g := newRig(15, plenty)
 	if err := g.start(); err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,7 @@ func TestReuseUnderAStuckMark(t *testing.T) {
 		t.Fatalf("the mark moved to %d past a prepared record", n)
 	}
 	g.crash()
-	if err := g.restart(nil); err != nil {
+	if err := g.restart(plenty); err != nil {
 		t.Fatal(err)
 	}
 	for c := range placement.Chunk(3) {
