@@ -31,9 +31,10 @@ type Command struct {
 	Out    [][]byte
 	OutLen int
 
-	// Set when Done is called, or by Begin that returns Decided. In has InLen
-	// bytes in all, as many as the CDB asks for and there are: the session sends
-	// at most ExpectedIn of them, and compares the two for the residual. Sense
+	// Set when Done is called, or by Begin that returns Decided. InLen is how
+	// many bytes the CDB asks for and there are; compared with ExpectedIn it
+	// gives the residual. In is those of them that the initiator has room for,
+	// and perhaps some more: at least the first min(InLen, ExpectedIn). Sense
 	// is the sense data without the two-byte length that iSCSI puts in front.
 	Status uint8
 	In     [][]byte

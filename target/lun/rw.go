@@ -75,11 +75,21 @@ func beginRead(c *Command) {
 }
 
 func runRead(c *Command) {
-	if c.n == 0 {
-		c.finish(scsi.StatusGood)
+	n := c.wanted()
+	if n == 0 {
+		c.status(scsi.StatusGood)
+		c.InLen = c.n
+		c.Done(c)
 		return
 	}
-	c.path.unit.disk.Read(c.off, c.n, c.onRead)
+	c.path.unit.disk.Read(c.off, n, c.onRead)
+}
+
+// wanted is how much a READ borrows: whole blocks, but no more than the
+// initiator has room for, since that is what the session has counted on.
+func (c *Command) wanted() int {
+	block := int(c.path.unit.block)
+	return min(c.n, (c.ExpectedIn+block-1)/block*block)
 }
 
 // readDone is the disk's answer to runRead. The vectors go to the session as

@@ -3,6 +3,7 @@ package lun
 import (
 	"bytes"
 	"fmt"
+	"sync"
 	"testing"
 
 	"petal/target/scsi"
@@ -201,5 +202,30 @@ func BenchmarkRead4K(b *testing.B) {
 		r.nexus.Begin(c)
 		r.nexus.Run(c)
 		r.nexus.Finish(c)
+	}
+}
+
+// TestReadBorrowsWhatIsExpected: a READ of more than the initiator has room for
+// borrows no more than that, and tells the whole length for the residual.
+func TestReadBorrowsWhatIsExpected(t *testing.T) {
+	r := newRig(t, 512)
+	n := r.nexus
+	for _, c := range []struct{ expected, in int }{{0, 0}, {1, 512}, {512, 512}, {600, 1024}, {4096, 4096}, {9000, 4096}} {
+		var ended sync.WaitGroup
+		ended.Add(1)
+		x := &Command{CDB: cdb("28 00 00000008 00 0008 00"), ExpectedIn: c.expected, Done: func(*Command) { ended.Done() }}
+		if n.Begin(x) != Wait {
+			t.Fatalf("refused: %v", x.Status)
+		}
+		n.Run(x)
+		ended.Wait()
+		got := 0
+		for _, v := range x.In {
+			got += len(v)
+		}
+		if x.Status != 0 || got != c.in || x.InLen != 4096 {
+			t.Errorf("%d expected: status %#x, %d bytes of %d; want %d of 4096", c.expected, x.Status, got, x.InLen, c.in)
+		}
+		n.Finish(x)
 	}
 }

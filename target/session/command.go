@@ -14,8 +14,8 @@ func (s *Session) command(c iscsi.SCSICommand) error {
 	if s.tasks.get(c.ITT()) != nil || c.ITT() == iscsi.ReservedTag {
 		return rejectf(iscsi.RejectTaskInProgress, "initiator task tag %#x is in use", c.ITT())
 	}
-	if c.Immediate() && s.immediate >= maxImmediate {
-		return rejectf(iscsi.RejectTooManyImmediate, "%d in flight", s.immediate)
+	if c.Immediate() && (s.immediate >= maxImmediate || !s.fits(charge(int(c.ExpectedLength())))) {
+		return rejectf(iscsi.RejectTooManyImmediate, "%d in flight, %d bytes lent", s.immediate, s.lent)
 	}
 	if err := s.checkData(c); err != nil {
 		return err
@@ -132,7 +132,7 @@ func (s *Session) start(t *task, refused []byte) {
 		t.Status, t.Sense = uint8(scsi.StatusCheckCondition), refused
 		return
 	}
-	t.charge = min(max(t.Expected, t.ExpectedIn), lun.MaxTransfer)
+	t.charge = charge(max(t.Expected, t.ExpectedIn))
 	if !t.immediate && !s.affords(t) {
 		t.phase = held
 		s.holding = append(s.holding, t)
@@ -144,12 +144,15 @@ func (s *Session) start(t *task, refused []byte) {
 // affords reports whether t may borrow its memory now. One task always may, so
 // that every task comes to its turn.
 func (s *Session) affords(t *task) bool {
-	return len(s.holding) == 0 && s.fits(t)
+	return len(s.holding) == 0 && s.fits(t.charge)
 }
 
-func (s *Session) fits(t *task) bool {
-	return s.lent == 0 || s.lent+t.charge <= s.cfg.Budget
+func (s *Session) fits(charge int) bool {
+	return charge == 0 || s.lent == 0 || s.lent+charge <= s.cfg.Budget
 }
+
+// charge is what a command may borrow at most that expects n bytes to move.
+func charge(n int) int { return min(n, lun.MaxTransfer) }
 
 // begin gives t to the device server.
 func (s *Session) begin(t *task) {
@@ -168,7 +171,7 @@ func (s *Session) begin(t *task) {
 
 // startable reports whether the first held task can begin.
 func (s *Session) startable() bool {
-	return len(s.holding) > 0 && !s.dead && !s.holding[0].filling && s.fits(s.holding[0])
+	return len(s.holding) > 0 && !s.dead && !s.holding[0].filling && s.fits(s.holding[0].charge)
 }
 
 // startHeld begins the held tasks that the budget has come to allow.

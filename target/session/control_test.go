@@ -68,6 +68,28 @@ func TestImmediate(t *testing.T) {
 	})
 }
 
+// TestImmediateBudget: immediate commands wait for nothing, so what they borrow
+// is refused beyond the budget; those that borrow nothing are let in.
+func TestImmediateBudget(t *testing.T) {
+	inBubble(t, func(cfg *Config) { cfg.Budget = 5000 }, func(r *rig) {
+		r.nexus.hold = true
+		immediate := func(opcode byte, n int) {
+			h := r.command(opcode, n, n)
+			h.SetImmediate(true)
+			r.cmdSN--
+			r.send(h, nil)
+		}
+		immediate(0x28, 3000)
+		immediate(0x28, 3000)
+		if x := r.want(iscsi.OpReject).Reject(); x.Reason() != iscsi.RejectTooManyImmediate {
+			t.Errorf("reason %v", x.Reason())
+		}
+		r.data()
+		immediate(0, 0)
+		r.want(iscsi.OpSCSIResponse)
+	})
+}
+
 // TestReject: what costs one PDU, after which the session goes on.
 func TestReject(t *testing.T) {
 	for name, c := range map[string]struct {
