@@ -128,7 +128,7 @@ func (a *appliance) bind() (err error) {
 
 // open opens the bricks and the agreed state, which recovers them.
 func (a *appliance) open() (err error) {
-	opt := cluster.Options{Dir: a.conf.Node.Dir, Name: a.conf.Node.Name, CacheBytes: a.conf.Cache, Log: a.log}
+	opt := cluster.Options{Dir: a.conf.Node.Dir, Name: a.conf.Node.Name, CacheBytes: a.conf.Cache, AcceptLoss: a.conf.AcceptLoss, Log: a.log}
 	for _, b := range a.conf.Bricks {
 		opt.Bricks = append(opt.Bricks, cluster.BrickOptions{Path: b.Path, Journal: b.Journal, Capacity: b.Capacity})
 	}

@@ -29,6 +29,9 @@ type Options struct {
 	Name string
 	// Bricks are the node's disks. This release serves exactly one.
 	Bricks []BrickOptions
+	// AcceptLoss opens a brick whose journal has lost acknowledged writes, so
+	// that unknown blocks hold older data. Otherwise that is an error.
+	AcceptLoss bool
 	// CacheBytes is the budget of the read cache.
 	CacheBytes int64
 	Log        *slog.Logger
@@ -192,7 +195,7 @@ func (n *Node) openBrick() error {
 	}
 	n.brickFS = bfs
 	o := brick.Options{FS: bfs, Path: bo.Path, Pool: n.pool, Cache: n.cache, JournalBytes: bo.Journal, CapacityBytes: bo.Capacity,
-		OnFail: n.brickFailed, Log: n.opt.Log.With("brick", bo.Path)}
+		AcceptLoss: n.opt.AcceptLoss, OnFail: n.brickFailed, Log: n.opt.Log.With("brick", bo.Path)}
 	id, err := n.identify(o)
 	if err != nil {
 		return fmt.Errorf("brick %s: %w", bo.Path, err)
@@ -206,7 +209,8 @@ func (n *Node) openBrick() error {
 		return fmt.Errorf("brick %s: %w", bo.Path, err)
 	}
 	n.brick = b
-	n.opt.Log.Info("brick open", "brick", bo.Path, "recovery", rec)
+	n.opt.Log.Info("brick open", "brick", bo.Path, "took", rec.Took, "replayed", rec.Replayed, "verified", rec.Verified, "torn", rec.Torn,
+		"lost", len(rec.Lost), "entries", rec.Entries)
 	// The superblock bears witness of this start.
 	err = b.UpdateSuper(func(s *brick.Super) error { s.Incarnation = uint32(n.incarnation); return nil })
 	n.coord = newCoordinator(b, n.pool, id.Server, n.incarnation)

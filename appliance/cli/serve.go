@@ -20,6 +20,7 @@ below DIR, listening on ` + config.DefaultPortal + ` unless --portal says otherw
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "`FILE`; see petal config example", DefaultText: config.DefaultFile},
 			&cli.StringFlag{Name: "dir", Usage: "no file: keep everything in `DIR`"},
+			&cli.BoolFlag{Name: "accept-loss", Usage: "start although acknowledged writes have rotted in the journal: their blocks, which nobody can name, hold what they held before"},
 			&cli.StringFlag{Name: "portal", Usage: "with --dir: listen on `ADDRESS:PORT`"},
 		},
 		run: runServe,
@@ -31,6 +32,7 @@ func runServe(c *call) error {
 	if err != nil {
 		return err
 	}
+	conf.AcceptLoss = c.Bool("accept-loss")
 	ctx, cancel := c.untilSignal()
 	defer cancel()
 	return appliance.Run(ctx, conf, c.err)

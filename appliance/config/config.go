@@ -62,6 +62,10 @@ type Config struct {
 	ISCSI   ISCSI
 	Admin   Admin
 	Log     Log
+
+	// AcceptLoss starts a node whose journal has lost acknowledged writes. It is
+	// said for one start only (serve --accept-loss), so the file has no key for it.
+	AcceptLoss bool
 }
 
 // Node is the node itself.

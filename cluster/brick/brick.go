@@ -42,6 +42,10 @@ type Options struct {
 	// only member of a link.
 	HoldPrepared bool
 
+	// AcceptLoss opens the brick even if acknowledged writes have rotted in the
+	// journal beyond recognition: blocks unknown hold what they held before.
+	AcceptLoss bool
+
 	// Manual runs no goroutine: the owner calls Step. For simulation.
 	Manual bool
 	Now    func() time.Time // default time.Now

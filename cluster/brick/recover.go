@@ -20,8 +20,9 @@ type Recovery struct {
 	Replayed    int   // records that were not in the map yet
 	Verified    int   // extents read to see whether their write had completed
 	Torn        int   // extent-writes that had not: they never happened
-	// Lost are records that were durable and have rotted in the journal. What
-	// they wrote is gone on this brick.
+	// Lost are records that were durable and have rotted in the journal, head and
+	// all. What they wrote is gone on this brick. Only with AcceptLoss or
+	// HoldPrepared; otherwise Open fails.
 	Lost []LostRange
 	// Prepared are records that are not known to be committed, oldest first,
 	// with HoldPrepared; the caller ends each with Commit or Abandon.

@@ -44,11 +44,8 @@ func (b *Brick) replay(applied journal.LSN, jr *journal.Recovery, rec *Recovery)
 	if err != nil {
 		return err
 	}
-	for _, r := range jr.Rotten {
-		if r.To > applied {
-			rec.Lost = append(rec.Lost, LostRange{max(r.From, applied+1), r.To})
-			b.o.Log.Error("records lost: they rotted in the journal", "from", r.From, "to", r.To)
-		}
+	if err := b.lost(applied, jr.Rotten, log, rec); err != nil {
+		return err
 	}
 	torn, err := b.judge(log, settled, rec)
 	if err != nil {
@@ -67,6 +64,44 @@ func (b *Brick) replay(applied journal.LSN, jr *journal.Recovery, rec *Recovery)
 		return err
 	}
 	return b.alloc.restore()
+}
+
+// lost finds the acknowledged records of which not even the head is left. What
+// they wrote is gone, and nobody can say which blocks that were: unless another
+// member of the link or the operator answers for it, the brick must not serve
+// the older data that it has in their place.
+//
+// A record whose head is sound is not lost in this sense: its blocks are known
+// and answer with a medium error.
+func (b *Brick) lost(applied journal.LSN, ranges []journal.Range, log []logged, rec *Recovery) error {
+	known := make(map[journal.LSN]bool, len(log))
+	for i := range log {
+		known[log[i].lsn] = true
+	}
+	count := 0
+	for _, r := range ranges {
+		for l := max(r.From, applied+1); l <= r.To; l++ {
+			if known[l] {
+				continue
+			}
+			count++
+			if n := len(rec.Lost); n > 0 && rec.Lost[n-1].To+1 == l {
+				rec.Lost[n-1].To = l
+			} else {
+				rec.Lost = append(rec.Lost, LostRange{l, l})
+			}
+		}
+	}
+	if count == 0 {
+		return nil
+	}
+	b.o.Log.Error("acknowledged writes are lost: their records have rotted in the journal", "records", count, "ranges", rec.Lost, "accepted", b.o.AcceptLoss)
+	if b.o.AcceptLoss || b.o.HoldPrepared {
+		return nil
+	}
+	return &FormatError{ErrRotten, "journal",
+		fmt.Sprintf("%d acknowledged writes have rotted before they came home (records %d to %d), and which blocks they were is not known", count, rec.Lost[0].From, rec.Lost[len(rec.Lost)-1].To),
+		"restore the disks from a backup; or `petal serve --accept-loss` serves what those blocks held before"}
 }
 
 // readLog reads the heads of the records beyond the map, and the highest

@@ -173,6 +173,57 @@ func TestRotInTheJournal(t *testing.T) {
 	}
 }
 
+// TestRottenHeads: where the head of an acknowledged record rots, nobody knows
+// which blocks it wrote. The brick is not opened, however often one tries,
+// until the operator accepts that older data is served.
+func TestRottenHeads(t *testing.T) {
+	g := newRig(9, nil)
+	if err := g.start(); err != nil {
+		t.Fatal(err)
+	}
+	k := placement.Key{Family: 1, Node: 1, Chunk: 2}
+	var first *modelRecord
+	for i := range 3 { // groups of their own; the later ones vouch for the first
+		r := &modelRecord{r: &Record{Key: k}, mask: placement.Span(i, 1)}
+		if err := g.append(r); err != nil {
+			t.Fatal(err)
+		}
+		for g.b.Step() {
+		}
+		if first == nil {
+			first = r
+		}
+	}
+	g.crash()
+	g.b.pmap.close()
+	g.mem, g.peb, g.crashed, g.open = g.crashed.mem, g.crashed.peb, nil, nil
+	g.options(nil)
+	at := int64(first.r.Position.Block-1) * placement.BlockSize // the header of its group
+	if err := g.mem.Damage("journal/000000.seg", at+17, func(p []byte) { p[0]++ }, 1); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		b, _, err := Open(g.o)
+		if err == nil {
+			b.Close()
+			t.Fatal("opened in spite of lost writes")
+		}
+		var fe *FormatError
+		if !errors.Is(err, ErrRotten) || !errors.As(err, &fe) || fe.Hint() == "" {
+			t.Fatalf("error %v without its kind or hint", err)
+		}
+	}
+	g.o.AcceptLoss = true
+	b, rec, err := Open(g.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if len(rec.Lost) != 1 || rec.Lost[0] != (LostRange{first.r.LSN, first.r.LSN}) {
+		t.Errorf("lost %v, want record %d", rec.Lost, first.r.LSN)
+	}
+}
+
 // TestFailedWriteIsForGood: any write or sync that fails ends the brick at
 // once; nothing is acknowledged any more, though the disk recovers.
 func TestFailedWriteIsForGood(t *testing.T) {
