@@ -233,7 +233,7 @@ func (o *OS) Lock(name string) (io.Closer, error) {
 		}
 		return nil, &fs.PathError{Op: "flock", Path: path, Err: err}
 	}
-	if err := f.Truncate(0); err == nil {
+	if err = f.Truncate(0); err == nil {
 		_, err = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
 	}
 	if err != nil {
