@@ -20,8 +20,9 @@ type committer struct {
 
 // groupBlocks bounds the data of one group, so that a full queue does not make the
 // first in it wait for a long write. The vector of a group then never has more
-// parts than one system call takes.
-const groupBlocks = 256
+// parts than one system call takes. It is 1 MiB, wherever that begins in chunks
+// of 64 KiB: the most that owners want to be one (AppendAll).
+const groupBlocks = MaxTogether
 
 var _ = [record.MaxGroupBlocks - groupBlocks]struct{}{}
 var _ = [groupBlocks - record.MaxBlocks + 1]struct{}{} // any record fits
@@ -119,14 +120,14 @@ func (j *Journal) take(all bool) error {
 }
 
 // fitting returns how many of the taken records make the next group: as many as
-// the limits and the rest of the active segment allow.
+// the limits and the rest of the active segment allow, and no part of a chain.
 func (j *Journal) fitting() int {
 	c := &j.commit
 	if c.active == nil {
 		return 0
 	}
 	room := int((c.active.size - c.active.end) / BlockSize)
-	n, bytes, blocks := 0, record.HeaderSize, 0
+	n, whole, bytes, blocks := 0, 0, record.HeaderSize, 0
 	for r := c.head; r != nil; r = r.next {
 		bytes += record.FrameBytes(len(r.Head), len(r.CRC))
 		blocks += r.blocks()
@@ -134,9 +135,11 @@ func (j *Journal) fitting() int {
 			record.HeaderBlocks(bytes)+blocks > room {
 			break
 		}
-		n++
+		if n++; !r.withNext {
+			whole = n
+		}
 	}
-	return n
+	return whole
 }
 
 // written is a group on its way.
@@ -164,7 +167,7 @@ func (j *Journal) gather(n int) written {
 	start := uint32(c.active.end / BlockSize)
 	block := start + uint32(headers)
 	for r = c.head; n > 0; r, n = r.next, n-1 {
-		c.builder.Add(r.Head, r.CRC)
+		c.builder.Add(r.Head, r.CRC, r.flags())
 		c.vec = append(c.vec, r.Data...)
 		r.Position = Position{Segment: c.active.slot, Block: block}
 		block += uint32(r.blocks())

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"testing"
 
@@ -17,6 +18,7 @@ type life struct {
 	j       *Journal
 	rng     *rand.Rand
 	content map[LSN]uint64 // what is expected at an LSN
+	chains  map[LSN]LSN    // first to last of records that are one
 	serial  uint64         // of contents
 	acked   LSN
 	issued  LSN
@@ -28,15 +30,17 @@ func newLife(t *testing.T, m *vfs.Memory, seed uint64) *life {
 	o := small(m)
 	o.Capacity = 5 * o.Segment
 	o.Manual, o.Create = true, true
-	l := &life{t: t, opts: o, rng: rand.New(rand.NewPCG(seed, 1)), content: map[LSN]uint64{}, trimmed: 1}
+	l := &life{t: t, opts: o, rng: rand.New(rand.NewPCG(seed, 1)), content: map[LSN]uint64{}, chains: map[LSN]LSN{}, trimmed: 1}
 	return l
 }
 
 // step does one random thing.
 func (l *life) step() {
 	switch n := l.rng.IntN(10); {
-	case n < 5:
+	case n < 4:
 		l.append()
+	case n < 5:
+		l.appendAll()
 	case n < 9:
 		if trimmed := l.trimmed; l.j.Commit() {
 			l.settled = trimmed
@@ -54,10 +58,31 @@ func (l *life) step() {
 }
 
 func (l *life) append() {
+	r := l.record()
+	// Known before Append returns, because a crash may look at it.
+	l.issued = l.j.Next()
+	l.content[l.issued] = l.serial
+	l.j.Append(r)
+}
+
+// appendAll appends some records that are one.
+func (l *life) appendAll() {
+	var rs []*Record
+	first := l.j.Next()
+	for i := range LSN(2 + l.rng.IntN(3)) {
+		rs = append(rs, l.record())
+		l.content[first+i] = l.serial
+		l.issued = first + i
+	}
+	l.chains[first] = l.issued
+	l.j.AppendAll(rs)
+}
+
+// record makes the next record.
+func (l *life) record() *Record {
 	l.serial++
 	r := fill(new(Record), l.serial)
 	r.Lazy = l.rng.IntN(4) == 0
-	serial := l.serial
 	r.Done = func(r *Record, err error) {
 		if err != nil {
 			return // the disk was stopped
@@ -67,10 +92,7 @@ func (l *life) append() {
 		}
 		l.acked = r.LSN
 	}
-	// Known before Append returns, because a crash may look at it.
-	l.issued = l.j.Next()
-	l.content[l.issued] = serial
-	l.j.Append(r)
+	return r
 }
 
 // promise is what holds at the moment of a crash.
@@ -78,14 +100,11 @@ type promise struct {
 	acked, issued, trimmed, settled LSN
 
 	content map[LSN]uint64
+	chains  map[LSN]LSN
 }
 
 func (l *life) promise() promise {
-	c := make(map[LSN]uint64, len(l.content))
-	for k, v := range l.content {
-		c[k] = v
-	}
-	return promise{l.acked, l.issued, l.trimmed, l.settled, c}
+	return promise{l.acked, l.issued, l.trimmed, l.settled, maps.Clone(l.content), maps.Clone(l.chains)}
 }
 
 // verify opens the journal on a disk after a crash and holds it to the promise.
@@ -100,6 +119,11 @@ func verify(o Options, p promise) (*Journal, *Recovery, error) {
 	}
 	if rec.Last < p.acked || rec.Last > p.issued {
 		return nil, nil, fmt.Errorf("last %d, want from %d (acked) to %d (issued)", rec.Last, p.acked, p.issued)
+	}
+	for first, last := range p.chains {
+		if first <= rec.Last && rec.Last < last {
+			return nil, nil, fmt.Errorf("last %d is in the middle of %d to %d, which are one", rec.Last, first, last)
+		}
 	}
 	if rec.First > p.trimmed || rec.First < p.settled {
 		return nil, nil, fmt.Errorf("first %d, but trimmed below %d, durably below %d", rec.First, p.trimmed, p.settled)
@@ -119,7 +143,8 @@ func verify(o Options, p promise) (*Journal, *Recovery, error) {
 }
 
 // Crash at every device call: of each state the disk can be in, recovery makes
-// something between what was acknowledged and what was issued, in order, whole.
+// something between what was acknowledged and what was issued, in order, whole,
+// and of records that are one all or none.
 // Each run goes through several lives, each on what the last one left.
 func TestCrashAtEveryCall(t *testing.T) {
 	runs, lives := uint64(12), 4
@@ -175,12 +200,9 @@ func (l *life) next(m *vfs.Memory, p promise) {
 		l.t.Fatal(err)
 	}
 	l.opts.Create = false
-	l.content = p.content
-	for lsn := range l.content {
-		if lsn > rec.Last {
-			delete(l.content, lsn)
-		}
-	}
+	l.content, l.chains = p.content, p.chains
+	maps.DeleteFunc(l.content, func(lsn LSN, _ uint64) bool { return lsn > rec.Last })
+	maps.DeleteFunc(l.chains, func(first, _ LSN) bool { return first > rec.Last })
 	l.acked, l.issued, l.trimmed, l.settled = rec.Last, rec.Last, rec.First, rec.First
 }
 

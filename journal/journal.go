@@ -18,7 +18,8 @@
 //
 // Done(nil) means that the record, and every record with a lower LSN, survives a
 // crash. A record whose Done was not called may survive or not; those that
-// survive are a prefix, in order, none torn, none invented.
+// survive are a prefix, in order, none torn, none invented. Records that were
+// appended together (AppendAll) survive together or not at all.
 //
 // Trim is durable with the next group that is written. If a crash comes before
 // it, Replay may give records again that were trimmed; so what an owner does
@@ -40,6 +41,9 @@
 //	                  Recovery.Rotten, go on         was acknowledged
 //	unreadable (EIO)  rotten                         Open fails: a cut needs
 //	                                                 evidence, not its absence
+//
+// If x is one with others, a cut is made before the first of them. They lie in
+// one group, so they were durable together: a rotten one takes no other along.
 //
 // The last group has no later one to vouch for it, so if it rots it looks torn,
 // unless the journal was closed: Close writes an empty group that does vouch.
@@ -104,7 +108,8 @@ type Record struct {
 	LSN      LSN      // set by Append
 	Position Position // set before Done(nil)
 
-	next *Record // queue link
+	next     *Record // queue link
+	withNext bool    // one with the next in the queue
 }
 
 // blocks is the number of data blocks.
@@ -206,7 +211,7 @@ type flush struct {
 // caller. After Close it calls Done with ErrClosed before it returns.
 func (j *Journal) Append(r *Record) {
 	j.check(r)
-	r.next = nil
+	r.next, r.withNext = nil, false
 	size := r.diskBytes()
 	j.mu.Lock()
 	if j.closing {
@@ -214,6 +219,17 @@ func (j *Journal) Append(r *Record) {
 		r.Done(r, ErrClosed)
 		return
 	}
+	j.enqueue(r)
+	j.waiting.Add(size)
+	wake := j.hurry(r, size)
+	j.mu.Unlock()
+	if wake {
+		signal(j.wake)
+	}
+}
+
+// enqueue gives r its LSN and its place. Under mu.
+func (j *Journal) enqueue(r *Record) {
 	r.LSN = j.next
 	j.next++
 	if j.tail == nil {
@@ -222,12 +238,6 @@ func (j *Journal) Append(r *Record) {
 		j.tail.next = r
 	}
 	j.tail = r
-	j.waiting.Add(size)
-	wake := j.hurry(r, size)
-	j.mu.Unlock()
-	if wake {
-		signal(j.wake)
-	}
 }
 
 // hurry decides when r has to be written and reports whether the committer

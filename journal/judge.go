@@ -100,13 +100,16 @@ func (v *verdict) walk(scans []*scan) (cut LSN, err error) {
 			}
 			g.from = max(g.from, next)
 			for _, x := range g.badIn(g.from, g.to) {
-				if v.missing(x, x) {
+				if x.first <= v.known { // one with x, so x was durable too
+					v.known = max(v.known, x.last)
+				}
+				if v.missing(x.lsn, x.lsn) {
 					continue
 				}
 				if sc.unreadableIn(g.block, g.block+g.header+g.data) {
 					return 0, sc.fail(fmt.Errorf("%w: the last group, at block %d", ErrUnreadable, g.block))
 				}
-				return v.cutAt(x), nil
+				return v.cutAt(x.first), nil
 			}
 			next = g.to
 		}
@@ -134,7 +137,7 @@ func (v *verdict) missing(from, to LSN) (rotten bool) {
 	return rotten
 }
 
-// cutAt is the cut when record x was found torn. If it begins a gap, part of that
+// cutAt is the cut when record x was found torn, or is one with the torn one. If it begins a gap, part of that
 // may have been durable and is rotten.
 func (v *verdict) cutAt(x LSN) LSN {
 	v.Cut = true
@@ -142,9 +145,10 @@ func (v *verdict) cutAt(x LSN) LSN {
 }
 
 // badIn returns the records of [from, end) with damaged data.
-func (g *group) badIn(from, end LSN) []LSN {
-	lo, _ := slices.BinarySearch(g.bad, from)
-	hi, _ := slices.BinarySearch(g.bad, end)
+func (g *group) badIn(from, end LSN) []badRecord {
+	byLSN := func(b badRecord, x LSN) int { return compare(uint64(b.lsn), uint64(x)) }
+	lo, _ := slices.BinarySearchFunc(g.bad, from, byLSN)
+	hi, _ := slices.BinarySearchFunc(g.bad, end, byLSN)
 	return g.bad[lo:max(lo, hi)]
 }
 

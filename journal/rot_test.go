@@ -232,7 +232,7 @@ func (f *forge) group(first LSN, records int, durable LSN, broken bool) {
 	var b record.Builder
 	b.Reset(vfs.AlignedBuffer(BlockSize))
 	for i := range records {
-		b.Add(fmt.Appendf(nil, "%d of opening %d", int(first)+i, f.opening), nil)
+		b.Add(fmt.Appendf(nil, "%d of opening %d", int(first)+i, f.opening), nil, 0)
 	}
 	h := b.Finish(&record.Group{
 		UUID: testUUID, Generation: f.gen, Block: f.block, First: uint64(first), Durable: uint64(durable),

@@ -28,13 +28,17 @@ type group struct {
 	trim    LSN
 	// bad lists the records whose data is damaged, ascending. It belongs to the
 	// group and not to the segment: once cut, an LSN is used again further on.
-	bad []LSN
+	bad []badRecord
 
 	// Set by judge: the records that count, and whether none does, nor the group
 	// itself as a mark.
 	from, to LSN // [from, to)
 	dead     bool
 }
+
+// badRecord is a record with damaged data, and the chain that it is one with:
+// the records from first to last, which may be itself alone.
+type badRecord struct{ lsn, first, last LSN }
 
 // size in bytes.
 func (g *group) size() int64 { return int64(g.header+g.data) * BlockSize }
@@ -230,21 +234,31 @@ func (sc *scan) groupAt(w *window, uuid [16]byte, at int64) (group, record.View,
 }
 
 // badData checks the data of the group at a place against its frames, and returns
-// the records that fail. Data beyond the end of the file, where the window has
+// the records that fail, ascending. Data beyond the end of the file, where the window has
 // zeros, is damaged even if it was zeros.
-func badData(w *window, at int64, view record.View, size int64) (bad []LSN) {
+func badData(w *window, at int64, view record.View, size int64) (bad []badRecord) {
 	if view.DataBlocks() == 0 {
 		return nil
 	}
 	whole := w.at(at, int(view.Size()))
 	view = record.View(whole[:len(view)]) // the window may have moved
+	first, open := LSN(0), 0              // the chain's first record; the first of bad that is in it
 	view.Frames(func(lsn uint64, block int, f record.Frame) bool {
+		if first == 0 {
+			first, open = LSN(lsn), len(bad)
+		}
 		for i := range f.Blocks() {
 			off := (block + i) * BlockSize
 			if at+int64(off)+BlockSize > size || record.Checksum(whole[off:off+BlockSize]) != f.CRC(i) {
-				bad = append(bad, LSN(lsn))
+				bad = append(bad, badRecord{lsn: LSN(lsn), first: first})
 				break
 			}
+		}
+		if !f.WithNext() {
+			for i := range bad[open:] {
+				bad[open+i].last = LSN(lsn)
+			}
+			first = 0
 		}
 		return true
 	})

@@ -57,6 +57,14 @@ type Group struct {
 	Trim       uint64 // LSN
 }
 
+// Flags of a frame.
+const (
+	// WithNext: the record is one with the next, see the package comment.
+	WithNext = 1 << 0
+
+	knownFlags = WithNext
+)
+
 // Builder makes the header blocks of a group in memory that it reuses:
 // Reset, Add for each record, Finish. The zero value is ready after Reset.
 type Builder struct {
@@ -70,10 +78,10 @@ type Builder struct {
 // and which must hold all that will be added.
 func (b *Builder) Reset(buf []byte) { *b = Builder{buf: buf, n: HeaderSize} }
 
-// Add appends a record: its head and the CRC32C of its data blocks. The caller
-// keeps to the limits and to the size of the memory given to Reset; Add panics
+// Add appends a record: its head, the CRC32C of its data blocks, its flags. The
+// caller keeps to the limits and to the size of the memory given to Reset; Add panics
 // beyond them.
-func (b *Builder) Add(head []byte, crc []uint32) {
+func (b *Builder) Add(head []byte, crc []uint32, flags uint16) {
 	size := FrameBytes(len(head), len(crc))
 	if len(head) > MaxHead || len(crc) > MaxBlocks || b.records >= MaxRecords || b.blocks+len(crc) > MaxGroupBlocks {
 		panic("record: group limits exceeded")
@@ -81,7 +89,7 @@ func (b *Builder) Add(head []byte, crc []uint32) {
 	f := b.buf[b.n : b.n+size]
 	binary.LittleEndian.PutUint32(f, uint32(len(head)))
 	binary.LittleEndian.PutUint16(f[4:], uint16(len(crc)))
-	binary.LittleEndian.PutUint16(f[6:], 0)
+	binary.LittleEndian.PutUint16(f[6:], flags)
 	at := FrameSize
 	for _, c := range crc {
 		binary.LittleEndian.PutUint32(f[at:], c)
@@ -190,17 +198,23 @@ func (v View) check() error {
 	if v.First() == 0 || v.First()+uint64(v.Records()) < v.First() {
 		return fmt.Errorf("%w: LSN", ErrCorrupt)
 	}
-	at, blocks := HeaderSize, 0
+	at, blocks, flags := HeaderSize, 0, uint16(0)
 	for range v.Records() {
 		f, ok := v.frame(at)
 		if !ok {
 			return fmt.Errorf("%w: frame at %d", ErrCorrupt, at)
+		}
+		if flags = f.flags(); flags&^knownFlags != 0 {
+			return fmt.Errorf("%w: flags %#x of a record", ErrVersion, flags)
 		}
 		at += f.size()
 		blocks += f.Blocks()
 	}
 	if at != v.Bytes() || blocks != v.DataBlocks() {
 		return fmt.Errorf("%w: frames do not fill the group", ErrCorrupt)
+	}
+	if flags&WithNext != 0 {
+		return fmt.Errorf("%w: the last record of a group is one with the next", ErrCorrupt)
 	}
 	return nil
 }
@@ -218,7 +232,11 @@ func (f Frame) Head() []byte {
 	return f[from:to:to]
 }
 
-func (f Frame) size() int { return len(f) }
+// WithNext reports whether the record is one with the next of its group.
+func (f Frame) WithNext() bool { return f.flags()&WithNext != 0 }
+
+func (f Frame) flags() uint16 { return binary.LittleEndian.Uint16(f[6:]) }
+func (f Frame) size() int     { return len(f) }
 
 // frame returns the frame at byte at, if it is wholly inside the group.
 func (v View) frame(at int) (Frame, bool) {

@@ -21,6 +21,9 @@
 // and the CRC32C of each of its data blocks. The data blocks follow the header
 // blocks in the order of the frames. All numbers are little-endian.
 //
+// Records that are one with the next make a chain with it: recovery keeps all of
+// a chain or nothing. A chain never leaves its group.
+//
 // Segment header, 72 bytes, the rest of its block is zero:
 //
 //	 0  8  magic "petalseg"
@@ -56,7 +59,7 @@
 //
 //	0  4  bytes of head
 //	4  2  data blocks
-//	6  2  reserved, zero
+//	6  2  flags: bit 0, one with the next record; the others zero
 //	8 4*n CRC32C of each data block, not seeded
 //	.. h  head, then zeros up to a multiple of 8
 //
@@ -64,7 +67,8 @@
 // what an earlier use of the segment, or another journal, left in it never
 // passes for valid. The bytes 0 to 47 keep their meaning in every version: they
 // suffice to check the CRC, and only then is the version believed. So a rotten
-// version field is corruption, not a newer version.
+// version field is corruption, not a newer version. A flag that this program does
+// not know is a newer version's.
 package record
 
 import (

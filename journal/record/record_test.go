@@ -12,16 +12,17 @@ var testUUID = [16]byte{0xde, 0xad, 1, 2, 3}
 
 // item is a record of a test group.
 type item struct {
-	head []byte
-	crc  []uint32
+	head  []byte
+	crc   []uint32
+	flags uint16
 }
 
 var items = []item{
-	{nil, nil},
-	{[]byte("a"), []uint32{1}},
-	{bytes.Repeat([]byte{7}, 5000), []uint32{1, 2, 3}},
-	{[]byte("12345678"), nil},
-	{[]byte("x"), make([]uint32, MaxBlocks)},
+	{nil, nil, 0},
+	{[]byte("a"), []uint32{1}, 0},
+	{bytes.Repeat([]byte{7}, 5000), []uint32{1, 2, 3}, WithNext},
+	{[]byte("12345678"), nil, WithNext},
+	{[]byte("x"), make([]uint32, MaxBlocks), 0},
 }
 
 func build(items []item) ([]byte, Group) {
@@ -30,7 +31,7 @@ func build(items []item) ([]byte, Group) {
 	memory := bytes.Repeat([]byte{0xff}, 2<<20) // what is left over must not show
 	b.Reset(memory)
 	for _, i := range items {
-		b.Add(i.head, i.crc)
+		b.Add(i.head, i.crc, i.flags)
 	}
 	return b.Finish(&g), g
 }
@@ -55,7 +56,8 @@ func TestGroupRoundTrip(t *testing.T) {
 	i, block := 0, len(b)/BlockSize
 	v.Frames(func(lsn uint64, at int, f Frame) bool {
 		want := items[i]
-		if lsn != g.First+uint64(i) || at != block || !bytes.Equal(f.Head(), want.head) || f.Blocks() != len(want.crc) {
+		if lsn != g.First+uint64(i) || at != block || !bytes.Equal(f.Head(), want.head) || f.Blocks() != len(want.crc) ||
+			f.WithNext() != (want.flags == WithNext) {
 			t.Errorf("record %d: LSN %d at block %d, %d blocks", i, lsn, at, f.Blocks())
 		}
 		for k, c := range want.crc {
@@ -74,14 +76,15 @@ func TestGroupRoundTrip(t *testing.T) {
 
 // The format is frozen: these bytes were written by version 1.
 func TestGroupBytes(t *testing.T) {
-	b, _ := build([]item{{[]byte("head"), []uint32{0x01020304}}})
+	b, _ := build([]item{{[]byte("head"), []uint32{0x01020304}, WithNext}, {[]byte("next"), nil, 0}})
 	want := "706574616c677270" + "0100" + "0000" + "%08x" +
 		"dead0102030000000000000000000000" + "0300000000000000" +
-		"11000000" + "70000000" + "01000000" + "01000000" +
+		"11000000" + "80000000" + "02000000" + "01000000" +
 		"6400000000000000" + "6300000000000000" + "0200000000000000" + "3200000000000000" + "3c00000000000000" +
-		"04000000" + "0100" + "0000" + "04030201" + "68656164"
+		"04000000" + "0100" + "0100" + "04030201" + "68656164" +
+		"04000000" + "0000" + "0000" + "6e657874" + "00000000"
 	crc := binary.BigEndian.Uint32(b[12:]) // its bytes, as they lie
-	if got := fmt.Sprintf("%x", b[:112]); got != fmt.Sprintf(want, crc) {
+	if got := fmt.Sprintf("%x", b[:128]); got != fmt.Sprintf(want, crc) {
 		t.Errorf("\n%s, want\n%s", got, fmt.Sprintf(want, crc))
 	}
 	if crc != goldenCRC {
@@ -151,6 +154,7 @@ func TestSealedLies(t *testing.T) {
 		"head over the end": put32(HeaderSize, 4000),
 		"head wraps":        put32(HeaderSize, 0xffffffff),
 		"frame of blocks":   put32(HeaderSize+4, MaxBlocks+1),
+		"one with nothing":  func(b []byte) { b[HeaderSize+FrameBytes(0, 0)+6] = WithNext },
 		"LSN zero":          func(b []byte) { clear(b[offFirst : offFirst+8]) },
 		"LSN wraps":         func(b []byte) { copy(b[offFirst:], bytes.Repeat([]byte{0xff}, 8)) },
 	} {
@@ -177,16 +181,16 @@ func TestSealedLies(t *testing.T) {
 
 func TestBuilderKeepsLimits(t *testing.T) {
 	for name, add := range map[string]func(*Builder){
-		"head":   func(b *Builder) { b.Add(make([]byte, MaxHead+1), nil) },
-		"blocks": func(b *Builder) { b.Add(nil, make([]uint32, MaxBlocks+1)) },
+		"head":   func(b *Builder) { b.Add(make([]byte, MaxHead+1), nil, 0) },
+		"blocks": func(b *Builder) { b.Add(nil, make([]uint32, MaxBlocks+1), 0) },
 		"group": func(b *Builder) {
 			for range 4 {
-				b.Add(nil, make([]uint32, MaxBlocks))
+				b.Add(nil, make([]uint32, MaxBlocks), 0)
 			}
 		},
 		"records": func(b *Builder) {
 			for range MaxRecords + 1 {
-				b.Add(nil, nil)
+				b.Add(nil, nil, 0)
 			}
 		},
 	} {
@@ -203,11 +207,28 @@ func TestBuilderKeepsLimits(t *testing.T) {
 	}
 }
 
+// A flag that is not known may mean that the record must not be read as it stands.
+func TestUnknownFlag(t *testing.T) {
+	for _, i := range []int{0, 1} {
+		b, _ := build(items[:2])
+		b[HeaderSize+i*FrameBytes(0, 0)+7] = 0x80
+		if _, err := Parse(b, testUUID); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("not sealed: %v", err)
+		}
+		Reseal(b)
+		if _, err := Parse(b, testUUID); !errors.Is(err, ErrVersion) {
+			t.Errorf("record %d: %v", i, err)
+		}
+	}
+}
+
 // FuzzParse: no bytes make the parser panic or hand out more than there is; what
 // it takes, it takes again after a rebuild.
 func FuzzParse(f *testing.F) {
 	for n := range items {
 		b, _ := build(items[:n+1])
+		f.Add(b)
+		b, _ = build(append([]item{{[]byte("one"), []uint32{5}, WithNext}}, items[:n+1]...))
 		f.Add(b)
 	}
 	f.Add(make([]byte, BlockSize))
@@ -237,7 +258,7 @@ func FuzzParse(f *testing.F) {
 			for i := range crc {
 				crc[i] = fr.CRC(i)
 			}
-			again.Add(fr.Head(), crc)
+			again.Add(fr.Head(), crc, fr.flags())
 			records++
 			blocks += fr.Blocks()
 			return true
@@ -255,4 +276,4 @@ func FuzzParse(f *testing.F) {
 }
 
 // goldenCRC was computed by another program, from the text of the package comment.
-const goldenCRC = 0xc3c8b72d
+const goldenCRC = 0xfef6f4de
