@@ -17,7 +17,7 @@ func beginModeSense(c *Command) {
 	}
 	values := u.modeValues()
 	if control == scsi.PageDefault {
-		values.DescriptorSense, values.SoftwareProtect = false, false
+		values = scsi.ModeValues{WriteCache: values.WriteCache}
 	}
 	const dbd, llbaa = 0x08, 0x10
 	descriptor := 8
@@ -50,6 +50,7 @@ func (u *Unit) modeValues() scsi.ModeValues {
 		WriteCache:      u.disk.WriteCache(),
 		DescriptorSense: u.modes.descriptorSense(),
 		SoftwareProtect: u.modes.softwareProtect(),
+		TaskAborted:     u.modes.taskAborted(),
 	}
 }
 

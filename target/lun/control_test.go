@@ -153,7 +153,7 @@ func TestModeSense(t *testing.T) {
 	if int(binary.BigEndian.Uint16(long)) != len(long)-2 || long[7] != 16 || binary.BigEndian.Uint64(long[8:]) != rigSize/512 || binary.BigEndian.Uint32(long[20:]) != 512 {
 		t.Errorf("MODE SENSE (10) with a long block descriptor: % x", long[:24])
 	}
-	if changeable := r.good(r.nexus, cdb("1a 08 4a 00 ff 00"), nil)[4:]; changeable[2] != 0x04 || changeable[4] != 0x08 {
+	if changeable := r.good(r.nexus, cdb("1a 08 4a 00 ff 00"), nil)[4:]; changeable[2] != 0x04 || changeable[4] != 0x08 || changeable[5] != 0x40 {
 		t.Errorf("changeable of the control page % x", changeable)
 	}
 	r.check(r.nexus, cdb("1a 00 ca 00 ff 00"), nil, scsi.KeyIllegalRequest, scsi.CodeSavingNotSupported)

@@ -43,7 +43,7 @@ const (
 func (n *Nexus) Manage(f Function, lunField uint64, done func(Response)) {
 	switch f {
 	case TargetWarmReset, TargetColdReset:
-		n.device.reset(done)
+		n.device.reset(n, done)
 		return
 	case ClearACA, TaskReassign:
 		done(FunctionNotSupported) // NormACA 0; ERL 0
@@ -54,7 +54,7 @@ func (n *Nexus) Manage(f Function, lunField uint64, done func(Response)) {
 	case p == nil:
 		done(LUNDoesNotExist)
 	case f == LogicalUnitReset:
-		p.unit.reset(attentionLUReset, func() { done(FunctionComplete) })
+		p.unit.reset(n, attentionLUReset, func() { done(FunctionComplete) })
 	case f == AbortTask || f == AbortTaskSet || f == ClearTaskSet:
 		done(FunctionComplete)
 	default:
@@ -72,20 +72,20 @@ func (n *Nexus) path(lunField uint64) *path {
 }
 
 // reset is a hard reset of every logical unit (SAM-5 6.3.2).
-func (d *Device) reset(done func(Response)) {
+func (d *Device) reset(by *Nexus, done func(Response)) {
 	units := *d.units.Load()
 	whenAll(len(units), func() { done(FunctionComplete) }, func(one func()) {
 		for _, u := range units {
-			u.reset(attentionHardReset, one)
+			u.reset(by, attentionHardReset, one)
 		}
 	})
 }
 
 // reset aborts all commands of the unit and puts back what does not outlive a
 // reset: mode pages, RESERVE, PREVENT (SAM-5 6.3.3). Persistent reservations
-// stay.
-func (u *Unit) reset(k attention, done func()) {
-	paths := u.allPaths()
+// stay. by is the nexus that asks for it.
+func (u *Unit) reset(by *Nexus, k attention, done func()) {
+	paths, tell := u.allPaths(), u.modes.taskAborted()
 	whenAll(len(paths), func() {
 		u.modes.reset()
 		u.legacy.Store(nil)
@@ -96,18 +96,18 @@ func (u *Unit) reset(k attention, done func()) {
 		done()
 	}, func(one func()) {
 		for _, p := range paths {
-			p.abortAll(one)
+			p.abortAll(tell && p.nexus != by, one)
 		}
 	})
 }
 
-// abortAll ends all tasks of the path.
-func (p *path) abortAll(done func()) {
+// abortAll ends all tasks of the path; with tell they end with TASK ABORTED.
+func (p *path) abortAll(tell bool, done func()) {
 	if p.nexus.cfg.AbortAll == nil {
 		done()
 		return
 	}
-	p.nexus.cfg.AbortAll(p.lun, done)
+	p.nexus.cfg.AbortAll(p.lun, tell, done)
 }
 
 // whenAll calls start with a function that is to be called n times; the last

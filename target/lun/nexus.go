@@ -29,8 +29,10 @@ type NexusConfig struct {
 	// command must end all tasks of this nexus on a logical unit (the 8-byte
 	// LUN field). It aborts them and calls done, from any goroutine, when none
 	// can have an effect any more. It must not block. The command that caused
-	// it, if it is one of this nexus, is not aborted: skip it.
-	AbortAll func(lun uint64, done func())
+	// it, if it is one of this nexus, is not aborted: skip it. With tell the
+	// tasks end with status TASK ABORTED, else without any: the TAS bit of the
+	// control mode page, for what another nexus has done (SAM-5 5.3.1).
+	AbortAll func(lun uint64, tell bool, done func())
 }
 
 // Nexus is an I_T nexus: what one session sees of a Device. Begin is called by

@@ -67,7 +67,7 @@ func (r *reservations) refresh() {
 	}
 	if next.action == scsi.SAPreemptAbort {
 		for _, p := range r.unit.pathsOf(old.removed(next)) {
-			p.abortAll(func() {})
+			p.abortAll(r.unit.modes.taskAborted(), func() {})
 		}
 	}
 }
@@ -159,7 +159,7 @@ func (c *Command) endPreempted(s, next *reservationState) {
 	paths := c.path.unit.pathsOf(s.removed(next))
 	whenAll(len(paths), func() { c.finish(scsi.StatusGood) }, func(one func()) {
 		for _, p := range paths {
-			p.abortAll(one)
+			p.abortAll(c.path.unit.modes.taskAborted(), one)
 		}
 	})
 }

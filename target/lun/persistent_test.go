@@ -121,7 +121,7 @@ func TestPreemptedNexusHearsOfItAndIsAborted(t *testing.T) {
 			var waiting []func()
 			aborted := make(chan struct{}, 8)
 			victim := r.quiet(r.device.Attach(NexusConfig{Initiator: "iqn.host2", TargetPort: 1,
-				AbortAll: func(lun uint64, done func()) {
+				AbortAll: func(lun uint64, _ bool, done func()) {
 					mu.Lock()
 					waiting = append(waiting, done)
 					mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -174,7 +175,7 @@ func TestResets(t *testing.T) {
 		r := newRig(t, 512)
 		aborted := 0
 		other := r.quiet(r.device.Attach(NexusConfig{Initiator: "iqn.host2", TargetPort: 1,
-			AbortAll: func(lun uint64, done func()) { aborted++; done() }}))
+			AbortAll: func(lun uint64, _ bool, done func()) { aborted++; done() }}))
 		r.unit.CapacityChanged()
 		r.good(r.nexus, cdb("03 00 00 00 ff 00"), nil)
 		answered := 0
@@ -192,6 +193,43 @@ func TestResets(t *testing.T) {
 				t.Errorf("%d: unit attention %v, want %v", f, got, want)
 			}
 		}
+	}
+}
+
+// TestTaskAbortedStatus: with TAS, tasks that another nexus ends are told so;
+// those of the nexus that asks are not.
+func TestTaskAbortedStatus(t *testing.T) {
+	r := newRig(t, 512)
+	told := map[string][]bool{}
+	attach := func(name string) *Nexus {
+		return r.quiet(r.device.Attach(NexusConfig{Initiator: name, TargetPort: 1,
+			AbortAll: func(_ uint64, tell bool, done func()) { told[name] = append(told[name], tell); done() }}))
+	}
+	asks, other := attach("iqn.asks"), attach("iqn.other")
+	for _, tas := range []bool{false, true} {
+		page, _ := scsi.AppendModePages(nil, scsi.ModeControl, 0, scsi.PageCurrent, scsi.ModeValues{TaskAborted: tas})
+		r.good(asks, cdb("15 10 00 00 10 00"), append(make([]byte, 4), page...))
+		clear(told)
+		asks.Manage(LogicalUnitReset, 0, func(Response) {})
+		if want := map[string][]bool{"iqn.asks": {false}, "iqn.other": {tas}}; !reflect.DeepEqual(told, want) {
+			t.Errorf("TAS %v, reset: told %v", tas, told)
+		}
+		if r.unit.modes.taskAborted() {
+			t.Error("TAS outlives a reset")
+		}
+		r.quiet(asks)
+		r.quiet(other)
+		r.good(asks, cdb("15 10 00 00 10 00"), append(make([]byte, 4), page...))
+		r.quiet(other)
+		r.persistent(asks, register(1))
+		r.persistent(other, register(2))
+		clear(told)
+		r.persistent(asks, scsi.PersistentOut{Action: scsi.SAPreemptAbort, Key: 1, ActionKey: 2, Type: scsi.WriteExclusive})
+		if want := map[string][]bool{"iqn.other": {tas, tas}}; !reflect.DeepEqual(told, want) {
+			t.Errorf("TAS %v, preemption: told %v", tas, told)
+		}
+		r.quiet(other)
+		r.persistent(asks, scsi.PersistentOut{Action: scsi.SAClear, Key: 1})
 	}
 }
 

@@ -221,7 +221,7 @@ func modeList(long bool, descriptor int, v ModeValues) []byte {
 
 func TestModeSelectTakesWhatModeSenseGave(t *testing.T) {
 	cur := ModeValues{WriteCache: true}
-	want := ModeValues{WriteCache: true, DescriptorSense: true, SoftwareProtect: true}
+	want := ModeValues{WriteCache: true, DescriptorSense: true, SoftwareProtect: true, TaskAborted: true}
 	for _, long := range []bool{false, true} {
 		for _, descriptor := range []int{0, 8, 16} {
 			if descriptor == 16 && !long {

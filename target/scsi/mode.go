@@ -33,6 +33,7 @@ type ModeValues struct {
 	WriteCache      bool // WCE; not changeable by the initiator
 	DescriptorSense bool // D_SENSE
 	SoftwareProtect bool // SWP
+	TaskAborted     bool // TAS
 }
 
 // modePage is a mode page of a disk: its values and what can be changed of it.
@@ -46,13 +47,14 @@ type modePage struct {
 var modePages = []modePage{
 	{ModeErrorRecovery, errorRecoveryPage, []byte{11: 0}},
 	{ModeCaching, cachingPage, []byte{19: 0}},
-	{ModeControl, controlPage, []byte{2: modeDSense, 4: modeSWP, 11: 0}},
+	{ModeControl, controlPage, []byte{2: modeDSense, 4: modeSWP, 5: modeTAS, 11: 0}},
 	{ModeExceptions, exceptionsPage, []byte{11: 0}},
 }
 
 const (
 	modeDSense = 0x04 // byte 2 of the control page
 	modeSWP    = 0x08 // byte 4
+	modeTAS    = 0x40 // byte 5
 	modeWCE    = 0x04 // byte 2 of the caching page
 )
 
@@ -71,8 +73,7 @@ func cachingPage(v ModeValues) []byte {
 }
 
 // controlPage: TST 001b (a task set for each I_T nexus), unrestricted
-// reordering, TAS 0 with the aborts of other nexuses told by unit attention,
-// busy timeout unlimited.
+// reordering, busy timeout unlimited.
 func controlPage(v ModeValues) []byte {
 	p := []byte{ModeControl, 10, 0x20, 0x10, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0}
 	if v.DescriptorSense {
@@ -80,6 +81,9 @@ func controlPage(v ModeValues) []byte {
 	}
 	if v.SoftwareProtect {
 		p[4] |= modeSWP
+	}
+	if v.TaskAborted {
+		p[5] |= modeTAS
 	}
 	return p
 }
@@ -261,6 +265,7 @@ func selectPage(d []byte, at int, cur ModeValues, v *ModeValues) (int, *ParamErr
 		if code == ModeControl {
 			v.DescriptorSense = d[2]&modeDSense != 0
 			v.SoftwareProtect = d[4]&modeSWP != 0
+			v.TaskAborted = d[5]&modeTAS != 0
 		}
 		return len(now), nil
 	}

@@ -21,7 +21,7 @@ func TestBug(t *testing.T) {
 					t.Errorf("ended with %v", err)
 				}
 				told := false
-				r.s.AbortAll(0, func() { told = true })
+				r.s.AbortAll(0, false, func() { told = true })
 				if !told {
 					t.Error("AbortAll is not answered")
 				}

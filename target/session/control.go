@@ -59,7 +59,7 @@ func (s *Session) logout(l iscsi.LogoutRequest) error {
 	s.log.Debug("logout", "reason", reason.String())
 	s.leave = loggingOut
 	// Section 11.14: what is in flight is ended; its answers are not waited for.
-	s.abortAll(func(*task) bool { return true }, func() {
+	s.abortAll(func(*task) bool { return true }, false, func() {
 		s.logoutReply(itt, iscsi.LogoutDone)
 		s.lost = false
 		s.depart(errLoggedOut)

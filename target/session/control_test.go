@@ -474,7 +474,7 @@ func TestDrop(t *testing.T) {
 		if err := r.wantClosed(); err != why {
 			t.Errorf("ended with %v", err)
 		}
-		r.s.AbortAll(0, func() { why = nil })
+		r.s.AbortAll(0, false, func() { why = nil })
 		if why != nil {
 			t.Error("AbortAll after the end does not call done")
 		}

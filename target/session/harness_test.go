@@ -152,7 +152,7 @@ func (f *fakeNexus) Manage(fn lun.Function, lu uint64, done func(lun.Response)) 
 	f.managed = append(f.managed, fn)
 	f.mu.Unlock()
 	if fn == lun.LogicalUnitReset {
-		f.s.AbortAll(lu, func() { done(lun.FunctionComplete) })
+		f.s.AbortAll(lu, false, func() { done(lun.FunctionComplete) })
 		return
 	}
 	done(lun.FunctionComplete)

@@ -29,7 +29,7 @@ func (s *Session) manage(r iscsi.TaskRequest) error {
 	case iscsi.AbortTask:
 		s.abortTask(r, reply)
 	case iscsi.AbortTaskSet, iscsi.ClearTaskSet:
-		s.abortAll(onLUN(lu), func() { s.nexus.Manage(lun.Function(f), lu, reply) })
+		s.abortAll(onLUN(lu), false, func() { s.nexus.Manage(lun.Function(f), lu, reply) })
 	case iscsi.LogicalUnitReset, iscsi.TargetWarmReset, iscsi.TargetColdReset:
 		// The device server ends our tasks too, by AbortAll. Those for a unit
 		// that it does not know are none of its, and end with no effect.
@@ -70,7 +70,7 @@ func (s *Session) abortTask(r iscsi.TaskRequest, reply func(lun.Response)) {
 	t := s.tasks.get(r.RefITT())
 	if t != nil && sameLUN(t.LUN, lu) {
 		w := &waiter{tasks: 1, done: func() { reply(lun.FunctionComplete) }}
-		s.abort(t, w)
+		s.abort(t, false, w)
 		s.countDown(w)
 		return
 	}
@@ -90,14 +90,15 @@ func (s *Session) abortTask(r iscsi.TaskRequest, reply func(lun.Response)) {
 	})
 }
 
-// abort ends a task without an answer; w is told when it can have no effect.
-func (s *Session) abort(t *task, w *waiter) {
+// abort ends a task, with tell by status TASK ABORTED, else without an answer;
+// w is told when it can have no effect.
+func (s *Session) abort(t *task, tell bool, w *waiter) {
 	w.tasks++
 	t.waiters = append(t.waiters, w)
 	if t.aborted {
 		return
 	}
-	t.aborted = true
+	t.aborted, t.tell = true, tell
 	switch {
 	case t.phase == running:
 		s.nexus.Abort(&t.Command) // Done ends it
@@ -110,24 +111,30 @@ func (s *Session) abort(t *task, w *waiter) {
 
 // abortAll aborts all tasks that match, and calls done when none of them can
 // have an effect.
-func (s *Session) abortAll(match func(*task) bool, done func()) {
+func (s *Session) abortAll(match func(*task) bool, tell bool, done func()) {
 	w := &waiter{tasks: 1, done: done}
 	s.tasks.each(func(t *task) {
 		if match(t) {
-			s.abort(t, w)
+			s.abort(t, tell, w)
 		}
 	})
 	s.countDown(w)
 }
 
-// end ends an aborted task: it leaves no trace.
+// end ends an aborted task. Of data that is still on its way for it nothing is
+// kept: the target transfer tags are never used again.
 func (s *Session) end(t *task) {
 	if t.phase == held {
 		s.unhold(t)
 	}
 	waiters := t.waiters
-	s.forget(t)
-	s.release(t)
+	if t.tell && !s.dead {
+		t.Status, t.Sense, t.InLen, t.OutLen = uint8(scsi.StatusTaskAborted), nil, 0, 0
+		s.answer(t)
+	} else {
+		s.forget(t)
+		s.release(t)
+	}
 	for _, w := range waiters {
 		s.countDown(w)
 	}

@@ -81,7 +81,7 @@ func TestAbortWhileFilling(t *testing.T) {
 		r.flush()
 		synctest.Wait()
 		done := make(chan struct{})
-		r.s.AbortAll(0, func() { close(done) })
+		r.s.AbortAll(0, false, func() { close(done) })
 		synctest.Wait()
 		select {
 		case <-done:
@@ -177,10 +177,55 @@ func TestPreemptOfOneself(t *testing.T) {
 		r.send(r.command(0x28, 10, 10), nil)
 		synctest.Wait()
 		done := make(chan struct{})
-		r.s.AbortAll(0, func() { close(done) })
+		r.s.AbortAll(0, false, func() { close(done) })
 		<-done
 		if saw := r.nexus.saw(); saw.aborted != 1 || len(saw.running) != 1 || saw.running[0].CDB[0] != 0x5f {
 			t.Errorf("aborted %d, running %d", saw.aborted, len(saw.running))
+		}
+	})
+}
+
+// TestTaskAborted: tasks that another nexus ends with TAS are answered with TASK
+// ABORTED, wherever they are, before that nexus hears that they have ended.
+func TestTaskAborted(t *testing.T) {
+	inBubble(t, func(cfg *Config) { cfg.Budget = 5000 }, func(r *rig) {
+		r.nexus.hold, r.nexus.stubborn = true, true
+		running, waiting, ordered := r.command(0x28, 10, 10), r.command(0x2a, 4000, 4000), r.command(0x28, 20, 20)
+		ordered.SCSICommand().SetAttribute(iscsi.Ordered)
+		heldBack := r.command(0x2a, 3000, 3000)
+		r.send(running, nil)
+		r.send(waiting, nil)
+		q := *r.want(iscsi.OpR2T)
+		r.send(ordered, nil)
+		r.send(heldBack, pattern(1000))
+		synctest.Wait()
+		done := make(chan bool, 1)
+		r.s.AbortAll(0, true, func() { done <- true })
+		got := map[uint32]bool{}
+		for range 3 {
+			a := r.want(iscsi.OpSCSIResponse).SCSIResponse()
+			if a.Status() != 0x40 || got[a.ITT()] || a.ITT() == running.ITT() {
+				t.Errorf("status %#x of %d", a.Status(), a.ITT())
+			}
+			got[a.ITT()] = true
+			if a.ITT() == waiting.ITT() && (!a.Residual().Underflow || a.Residual().Count != 4000) {
+				t.Errorf("residual %+v", a.Residual())
+			}
+		}
+		synctest.Wait()
+		if len(done) > 0 {
+			t.Error("done while a task is running")
+		}
+		r.nexus.completeAll()
+		r.wantStatus(running, 0x40)
+		synctest.Wait()
+		if len(done) != 1 {
+			t.Error("not done")
+		}
+		r.sendBurst(waiting, q.R2T().TTT(), 0, pattern(4000)) // on its way all the time
+		r.wantNothing()
+		if n := len(r.nexus.saw().written); n > 0 {
+			t.Errorf("%d writes took effect", n)
 		}
 	})
 }

@@ -213,9 +213,10 @@ func (s *Session) Close(why error) {
 
 // AbortAll ends all tasks of the session on a logical unit, for the device
 // server: a reset or a preemption by another nexus. done is called when none
-// of them can have an effect any more.
-func (s *Session) AbortAll(lu uint64, done func()) {
-	if !s.post(func() { s.abortAll(resetMatch(lu), done) }) {
+// of them can have an effect any more. With tell they are answered with status
+// TASK ABORTED.
+func (s *Session) AbortAll(lu uint64, tell bool, done func()) {
+	if !s.post(func() { s.abortAll(resetMatch(lu), tell, done) }) {
 		done()
 	}
 }
@@ -364,7 +365,7 @@ func (s *Session) finish(err error) {
 	s.lock()
 	s.fail(err)
 	s.life.stop()
-	s.abortAll(func(*task) bool { return true }, func() {})
+	s.abortAll(func(*task) bool { return true }, false, func() {})
 	s.run()
 	for (s.tasks.count > 0 || s.out.sending) && !s.broken.Load() {
 		s.await()

@@ -69,7 +69,7 @@ func TestUnreadAbort(t *testing.T) {
 		r.send(r.command(0x28, 100, 100), nil)
 		synctest.Wait()
 		aborted := make(chan bool, 1)
-		r.s.AbortAll(0, func() { aborted <- true })
+		r.s.AbortAll(0, false, func() { aborted <- true })
 		synctest.Wait()
 		select {
 		case <-aborted:

@@ -28,7 +28,8 @@ type task struct {
 	begun     bool // Begin was called: Finish is owed
 	decided   bool // Begin has ended the command
 	spoiled   bool // data was lost: fails when all that was asked for has come
-	aborted   bool // ends without an answer
+	aborted   bool // ends without an answer, or
+	tell      bool // with TASK ABORTED
 	filling   bool // the reader is reading into lent memory without the baton
 
 	flagged  direction // what the initiator said about data
@@ -104,7 +105,7 @@ func (s *Session) freeTask(t *task) {
 	if len(s.idle) >= tasksKept {
 		return
 	}
-	t.immediate, t.begun, t.decided, t.spoiled, t.aborted, t.filling = false, false, false, false, false, false
+	t.immediate, t.begun, t.decided, t.spoiled, t.aborted, t.tell, t.filling = false, false, false, false, false, false, false
 	t.kept, t.waiters, t.in = nil, nil, cursor{}
 	t.want, t.came, t.asked, t.charge = 0, 0, 0, 0
 	t.r2ts, t.r2tSN, t.dataSN, t.reply = 0, 0, 0, 0
