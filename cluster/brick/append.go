@@ -89,26 +89,45 @@ func (b *Brick) Append(r *Record) error {
 	if !r.valid() {
 		return syscall.EINVAL
 	}
+	p, err := b.take(r, false)
+	if err != nil {
+		return err
+	}
+	b.send(r, p)
+	return nil
+}
+
+// take admits a record. If it is to be journalled, it never becomes an
+// extent-write.
+func (b *Brick) take(r *Record, journalled bool) (*pend, error) {
 	p := b.pends.get()
-	p.key, p.mask, p.born, p.typ = r.Key, r.Mask, b.now(), typeZero
+	p.key, p.mask, p.born, p.typ, p.journalled = r.Key, r.Mask, b.now(), typeZero, journalled
 	if r.Kind == Write {
 		p.typ = typeWrite
 		p.setSums(r.Sum[:bits.OnesCount16(uint16(r.Mask))])
 	}
 	if err := b.admit(p); err != nil {
 		b.pends.put(p)
-		return err
+		return nil, err
 	}
 	if r.Kind == Write {
 		b.pending.hold(p, r.Buf)
 	}
-	b.send(r, p)
-	return nil
+	return p, nil
 }
 
 // send hands the record to the journal and, if it has one, its extent to a
 // writer.
 func (b *Brick) send(r *Record, p *pend) {
+	b.encode(r, p)
+	if p.typ == typeExtent {
+		b.writes.push(r)
+	}
+	b.journal.Append(&r.Record)
+}
+
+// encode makes the record that the journal gets.
+func (b *Brick) encode(r *Record, p *pend) {
 	h := head{Type: p.typ, Mask: r.Mask, Key: r.Key, Bucket: r.Bucket, Ver: r.Ver, Seq: r.Seq, Op: r.Op, Excluded: r.Excluded}
 	b.stamp(&h)
 	r.b, r.p = b, p
@@ -127,12 +146,9 @@ func (b *Brick) send(r *Record, p *pend) {
 	if r.Record.Done == nil {
 		r.Record.Done = r.journalled
 	}
-	if p.typ == typeExtent {
-		b.writes.push(r)
-	} else {
+	if p.typ != typeExtent {
 		p.state.Store(stateSettled)
 	}
-	b.journal.Append(&r.Record)
 }
 
 // tightExtents is the slack below which the map is asked whether a write
@@ -184,7 +200,7 @@ func (b *Brick) admit(p *pend) error {
 // admitPlenty takes or promises an extent without waiting for anything. The
 // shard's lock is held.
 func (b *Brick) admitPlenty(p *pend, c *pchunk) bool {
-	if p.mask == placement.Full {
+	if p.mask == placement.Full && !p.journalled {
 		e, ok := b.alloc.take(false)
 		if ok {
 			p.typ, p.ext = typeExtent, e
@@ -213,7 +229,7 @@ func (b *Brick) admitTight(p *pend) (promised bool, err error) {
 	if err := b.alloc.reserve(1); err != nil {
 		return false, err
 	}
-	if p.mask == placement.Full {
+	if p.mask == placement.Full && !p.journalled {
 		if x, ok := b.alloc.take(true); ok {
 			p.typ, p.ext = typeExtent, x
 			return false, nil

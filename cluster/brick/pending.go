@@ -36,6 +36,8 @@ type pend struct {
 	state atomic.Uint32
 	mask  placement.Mask
 	typ   headType
+
+	journalled bool // its data goes into the journal, even a whole chunk's
 }
 
 // sums returns the checksums of the blocks of mask, in order.
