@@ -2,7 +2,9 @@ package cli
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/urfave/cli/v2"
 
@@ -33,9 +35,26 @@ func runServe(c *call) error {
 		return err
 	}
 	conf.AcceptLoss = c.Bool("accept-loss")
+	addProcessors()
 	ctx, cancel := c.untilSignal()
 	defer cancel()
 	return appliance.Run(ctx, conf, c.err)
+}
+
+// waiters is how many goroutines of a node wait in system calls of the disk
+// nearly all the time while it is written: the committer of the journal, two
+// writers of extents and the destager.
+const waiters = 4
+
+// addProcessors gives the Go scheduler a processor more for each of them. One
+// that waits for the disk keeps its processor until the runtime's monitor takes
+// it away, up to 0.1 ms later; with no more processors than cores the sessions
+// stand still meanwhile (a fourth of the 4 KiB writes per second on 2 cores).
+// GOMAXPROCS in the environment overrides it.
+func addProcessors() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + waiters)
+	}
 }
 
 func serveConfig(c *call) (*config.Config, error) {
