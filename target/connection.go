@@ -204,7 +204,7 @@ func (x *connection) entry(r *login.Result) *entry {
 	s := x.server
 	e := &entry{
 		nexus: nexus{r.Nexus(), x.portal.TPGT}, tsih: r.TSIH, cid: r.CID,
-		initiator: r.Initiator, target: r.Target, gone: make(chan struct{}),
+		initiator: r.Initiator, target: r.Target, source: addressOf(x.conn.RemoteAddr()), gone: make(chan struct{}),
 		info: SessionInfo{
 			Target: r.Target, Initiator: r.Initiator, ISID: r.ISID, TSIH: r.TSIH, TPGT: x.portal.TPGT, User: r.User,
 			Remote: x.conn.RemoteAddr().String(), Portal: x.conn.LocalAddr().String(),

@@ -1,6 +1,8 @@
 package target
 
 import (
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -132,4 +134,68 @@ func descriptors(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return len(fds)
+}
+
+// TestDiscoveryFlood: discovery sessions, which need no secret, cannot use up
+// what other sessions need; whoever has the most loses his oldest.
+func TestDiscoveryFlood(t *testing.T) {
+	b := newBench(t, Config{})
+	discover := func(from byte, n int) *initiator {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, from)}}
+		c, err := d.Dial("tcp", b.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		i := &initiator{t: t, conn: c, in: iscsi.NewReader(c, 4096)}
+		var h iscsi.BHS
+		h.Reset(iscsi.OpLoginRequest)
+		h.SetImmediate(true)
+		l := h.LoginRequest()
+		l.SetTransit(true)
+		l.SetCSG(iscsi.StageOperational)
+		l.SetNSG(iscsi.StageFullFeature)
+		i.send(&h, iscsi.AppendText(nil, []iscsi.Pair{{Key: "InitiatorName", Value: fmt.Sprintf("iqn.2026-11.flood:%d", n)}, {Key: "SessionType", Value: "Discovery"}}))
+		if s := i.next().LoginResponse().Status(); s != iscsi.LoginSuccess {
+			t.Fatalf("discovery session %d: %v", n, s)
+		}
+		return i
+	}
+	quiet := discover(1, 0)
+	var flood []*initiator
+	for n := 1; n < maxDiscovery+10; n++ {
+		flood = append(flood, discover(2, n))
+	}
+	for n, i := range flood[:10] {
+		i.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := i.in.Next(); err != io.EOF {
+			t.Errorf("session %d of the flood: %v", n, err)
+		}
+	}
+	b.server.sessions.mu.Lock()
+	if n := len(b.server.sessions.discovery); n != maxDiscovery {
+		t.Errorf("%d discovery sessions", n)
+	}
+	b.server.sessions.mu.Unlock()
+	var h iscsi.BHS
+	h.Reset(iscsi.OpTextRequest)
+	h.SetFinal(true)
+	h.TextRequest().SetTTT(iscsi.ReservedTag)
+	quiet.send(&h, iscsi.AppendText(nil, []iscsi.Pair{{Key: "SendTargets", Value: "All"}}))
+	if a := quiet.next(); a.Opcode() != iscsi.OpTextResponse {
+		t.Errorf("the quiet one hears %v", a.Opcode())
+	}
+	i := dial(t, b.address)
+	i.wantLogin(1, iscsi.LoginSuccess)
+}
+
+// TestMutualOnly: an account for the target alone is refused, since it would
+// ask nothing of initiators.
+func TestMutualOnly(t *testing.T) {
+	b := newBench(t, Config{})
+	half := CHAP{MutualUser: "you", MutualSecret: "secret of yours"}
+	if b.server.SetDiscovery(half) == nil || b.server.SetTarget(testTarget, Target{Device: b.device, CHAP: half}) == nil {
+		t.Error("taken")
+	}
 }

@@ -10,6 +10,9 @@ const (
 	maxHalfOpen = 1024
 	// maxSessions bounds the sessions of the server, discovery included.
 	maxSessions = 4096
+	// maxDiscovery bounds the discovery sessions among them: who knows no secret
+	// can have those. Beyond it the oldest ends, of the address with the most.
+	maxDiscovery = 256
 	// DefaultLoginTimeout bounds each stage of a login.
 	DefaultLoginTimeout = 15 * time.Second
 	// reinstateTimeout is how long a login waits for the tasks of the session

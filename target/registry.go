@@ -1,6 +1,8 @@
 package target
 
 import (
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +25,7 @@ type entry struct {
 	tsih, cid uint16
 	initiator string
 	target    string // empty: discovery
+	source    netip.Addr
 	device    *lun.Device
 	session   *session.Session
 	info      SessionInfo
@@ -35,6 +38,8 @@ type registry struct {
 	byTSIH  map[uint16]*entry // nil entry: given to a login under way
 	byNexus map[nexus]*entry
 	last    uint16
+	// discovery are the discovery sessions, oldest first.
+	discovery []*entry
 }
 
 func (r *registry) init() {
@@ -85,7 +90,11 @@ func (r *registry) add(e *entry) bool {
 		old := r.byNexus[e.nexus]
 		if old == nil {
 			r.byTSIH[e.tsih], r.byNexus[e.nexus] = e, e
+			crowding := r.crowding(e)
 			r.mu.Unlock()
+			if crowding != nil {
+				crowding.session.Close(errCrowded)
+			}
 			return true
 		}
 		r.mu.Unlock()
@@ -98,11 +107,36 @@ func (r *registry) add(e *entry) bool {
 	}
 }
 
+// crowding counts e in if it is a discovery session, and returns the one that
+// has to go for it, if there are too many.
+func (r *registry) crowding(e *entry) *entry {
+	if e.target != "" {
+		return nil
+	}
+	r.discovery = append(r.discovery, e)
+	if len(r.discovery) <= maxDiscovery {
+		return nil
+	}
+	count := map[netip.Addr]int{}
+	for _, o := range r.discovery {
+		count[o.source]++
+	}
+	most := 0
+	for _, n := range count {
+		most = max(most, n)
+	}
+	i := slices.IndexFunc(r.discovery, func(o *entry) bool { return count[o.source] == most })
+	out := r.discovery[i]
+	r.discovery = slices.Delete(r.discovery, i, i+1)
+	return out
+}
+
 // remove takes e out, after its session has ended.
 func (r *registry) remove(e *entry) {
 	r.mu.Lock()
 	delete(r.byTSIH, e.tsih)
 	delete(r.byNexus, e.nexus)
+	r.discovery = slices.DeleteFunc(r.discovery, func(o *entry) bool { return o == e })
 	r.mu.Unlock()
 	close(e.gone)
 }

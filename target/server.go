@@ -110,6 +110,7 @@ var (
 	errTargetRemoved = errors.New("target removed")
 	errTargetReset   = errors.New("TARGET COLD RESET")
 	errKilled        = errors.New("ended by the administrator")
+	errCrowded       = errors.New("too many discovery sessions")
 	errServerClosed  = errors.New("server closed")
 )
 

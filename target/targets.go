@@ -45,6 +45,9 @@ func (c CHAP) validate() error {
 	if l := c.login(); l != nil {
 		return l.Validate()
 	}
+	if c.MutualUser != "" || c.MutualSecret != "" {
+		return errors.New("mutual CHAP without the initiator's user and secret would let everybody in")
+	}
 	return nil
 }
 
