@@ -7,12 +7,19 @@ needs=(
 	"cc            gcc            make_race"
 	"iscsi-test-cu libiscsi-bin   TestConformance,TestLibiscsiTools"
 	"qemu-img      qemu-utils     TestQEMU,TestFlippedBit"
+	"block-iscsi   qemu-block-extra TestQEMU,TestFlippedBit"
 	"strace        strace         TestBrickFails"
 )
+have() {
+	case $1 in
+	block-iscsi) compgen -G '/usr/lib*/qemu/block-iscsi.so' >/dev/null || compgen -G '/usr/lib/*/qemu/block-iscsi.so' >/dev/null ;; # a module of qemu-img, no command
+	*) command -v "$1" >/dev/null ;;
+	esac
+}
 missing=()
 for need in "${needs[@]}"; do
 	read -r command package _ <<<"$need"
-	command -v "$command" >/dev/null || missing+=("$package")
+	have "$command" || missing+=("$package")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -22,6 +29,6 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 fi
 for need in "${needs[@]}"; do
 	read -r command package tests <<<"$need"
-	command -v "$command" >/dev/null || echo "SKIPPED: $tests: no $command (apt install $package)" >&2
+	have "$command" || echo "SKIPPED: $tests: no $command (apt install $package)" >&2
 done
 exit 0
