@@ -218,7 +218,7 @@ func (x *connection) entry(r *login.Result) *entry {
 	}
 	e.session = session.New(session.Config{
 		Conn: x.conn, In: x.in, Params: r.Params, CID: r.CID, ExpCmdSN: r.CmdSN, StatSN: r.StatSN,
-		Text: login.NewText(x.who, r), Log: s.log, Depth: s.cfg.Depth, Budget: s.cfg.Budget,
+		Text: login.NewText(x.who, r), Log: s.log, Depth: s.cfg.Depth, Budget: s.cfg.Budget, Shared: s.shared,
 		Ping: s.cfg.NopInterval, PingTimeout: s.cfg.NopTimeout,
 		Reset: func() {
 			s.endSessions(func(o *entry) bool { return o.target == r.Target }, errTargetReset)

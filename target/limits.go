@@ -13,6 +13,9 @@ const (
 	// maxDiscovery bounds the discovery sessions among them: who knows no secret
 	// can have those. Beyond it the oldest ends, of the address with the most.
 	maxDiscovery = 256
+	// DefaultTotalBudget is how many bytes the commands in flight of all sessions
+	// may borrow together, beside one command of each session.
+	DefaultTotalBudget = 1 << 30
 	// DefaultLoginTimeout bounds each stage of a login.
 	DefaultLoginTimeout = 15 * time.Second
 	// reinstateTimeout is how long a login waits for the tasks of the session

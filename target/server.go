@@ -24,6 +24,9 @@ type Config struct {
 	// Depth is how many commands a session may have in flight, Budget how many
 	// bytes they may borrow; session.DefaultDepth, session.DefaultBudget.
 	Depth, Budget int
+	// TotalBudget is how many bytes the commands of all sessions may borrow
+	// together, beside one command of each; DefaultTotalBudget.
+	TotalBudget int
 	// Observe is called once for each session, and returns what is to be told
 	// of its commands; nil for nothing. It may be nil itself.
 	Observe func(target, initiator string) SessionObserver
@@ -94,6 +97,7 @@ type Server struct {
 	sessions registry
 	halfOpen halfOpen
 	refusals refusals
+	shared   *session.Shared
 	busy     sync.WaitGroup // accept loops and connections
 
 	mu        sync.RWMutex // guards all below
@@ -126,7 +130,10 @@ func New(cfg Config) *Server {
 		cfg.Depth = session.DefaultDepth
 	}
 	cfg.Depth = min(cfg.Depth, session.MaxDepth)
-	s := &Server{cfg: cfg, log: cfg.Log, targets: map[string]*served{}}
+	if cfg.TotalBudget == 0 {
+		cfg.TotalBudget = DefaultTotalBudget
+	}
+	s := &Server{cfg: cfg, log: cfg.Log, targets: map[string]*served{}, shared: session.NewShared(cfg.TotalBudget)}
 	s.sessions.init()
 	s.halfOpen.limit = maxHalfOpen
 	return s

@@ -106,7 +106,11 @@ func TestBlockLimits(t *testing.T) {
 		{"maximum unmap descriptors", uint64(be.Uint32(page[24:])), 255},
 		{"optimal unmap granularity", uint64(be.Uint32(page[28:])), 8},
 		{"unmap granularity alignment, valid", uint64(be.Uint32(page[32:])), 0x80000000},
-		{"maximum atomic transfer length", uint64(be.Uint32(page[44:])), 128},
+		{"maximum atomic transfer length", uint64(be.Uint32(page[44:])), 2048},
+		{"atomic alignment", uint64(be.Uint32(page[48:])), 0},
+		{"atomic transfer length granularity", uint64(be.Uint32(page[52:])), 0},
+		{"maximum atomic transfer length with atomic boundary", uint64(be.Uint32(page[56:])), 0},
+		{"maximum atomic boundary size", uint64(be.Uint32(page[60:])), 0},
 	} {
 		if f.got != f.want {
 			t.Errorf("%s: %d, want %d", f.name, f.got, f.want)

@@ -16,7 +16,8 @@ import "context"
 //
 // Overlapping commands are ordered by admission, that is by the order of the
 // calls. A read served after a write's done(nil) sees that write. A write is
-// atomic within each 64 KiB chunk that it touches, not across chunks.
+// atomic within each 64 KiB chunk that it touches, not across chunks; see
+// AtomicWriter.
 //
 // Errors. Every error that a Disk gives is one of these, told by errors.Is and
 // errors.As:
@@ -85,6 +86,20 @@ type Disk interface {
 	// disk itself occupies, all in bytes. Soft reports that the pool is beyond
 	// its soft threshold.
 	Usage() (used, poolAvailable, poolTotal uint64, soft bool)
+}
+
+// AtomicWriter is a Disk that can write more than a chunk atomically. Without it,
+// WRITE ATOMIC is for what lies within one chunk.
+type AtomicWriter interface {
+	// MaxAtomic is the most that one WriteAtomic writes, in bytes, at any offset.
+	// It never changes. One chunk or less, and only what lies within one is atomic.
+	MaxAtomic() int
+
+	// WriteAtomic is Disk.Write, but the whole of it is one: after a crash all of
+	// it is there or nothing; a Read sees all of it or nothing; and after an
+	// error nothing was written, or, if the error is not a final one, nothing or
+	// all. More than MaxAtomic bytes are syscall.EINVAL.
+	WriteAtomic(loan any, fua bool, done func(error))
 }
 
 // MaxTransfer is the greatest length of one Read or Reserve, in bytes.

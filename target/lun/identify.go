@@ -97,7 +97,7 @@ func thresholdExp(block uint64) uint8 {
 // limits is VPD page B0h.
 func (u *Unit) limits() scsi.BlockLimits {
 	b := uint32(u.block)
-	return scsi.BlockLimits{
+	l := scsi.BlockLimits{
 		MaxCompareAndWrite:  1,
 		OptimalGranularity:  uint16(physical / b),
 		MaxTransfer:         MaxTransfer / b,
@@ -107,10 +107,23 @@ func (u *Unit) limits() scsi.BlockLimits {
 		MaxUnmapDescriptors: unmapDescriptorsMax,
 		UnmapGranularity:    physical / b,
 		MaxWriteSame:        writeSameBlocksMax,
-		MaxAtomic:           chunk / b,
-		AtomicAlignment:     physical / b,
-		AtomicGranularity:   physical / b,
+		MaxAtomic:           uint32(u.maxAtomic()) / b,
 	}
+	if u.maxAtomic() <= chunk {
+		// Chunks must not be crossed, so what is atomic begins with one.
+		l.AtomicAlignment, l.AtomicGranularity = chunk/b, physical/b
+	}
+	return l
+}
+
+// maxAtomic is the most that WRITE ATOMIC writes, in bytes. Beyond a chunk it may
+// begin anywhere and have any length: in page B0h, ATOMIC ALIGNMENT and ATOMIC
+// TRANSFER LENGTH GRANULARITY of zero (SBC-4 6.6.4). ATOMIC BOUNDARY is not offered.
+func (u *Unit) maxAtomic() int {
+	if a, ok := u.disk.(AtomicWriter); ok {
+		return a.MaxAtomic()
+	}
+	return chunk
 }
 
 // portGroup is the target port group that the nexus comes through.

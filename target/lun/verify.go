@@ -238,8 +238,8 @@ func (c *Command) swap(off uint64, old, data []byte) (differs int, err error) {
 	return differs, err
 }
 
-// beginWriteAtomic checks WRITE ATOMIC: the range must be one that a disk
-// writes in one step, that is inside one chunk.
+// beginWriteAtomic checks WRITE ATOMIC: the range must be one that the disk
+// writes in one step, as page B0h says.
 func beginWriteAtomic(c *Command) {
 	length, ok := c.checkTransfer()
 	if !ok || !c.checkWritable() {
@@ -250,13 +250,27 @@ func beginWriteAtomic(c *Command) {
 	switch {
 	case c.CDB[10]|c.CDB[11] != 0: // ATOMIC BOUNDARY
 		c.badField(10, -1)
-	case blocks > l.MaxAtomic || blocks%l.AtomicGranularity != 0:
+	case blocks > l.MaxAtomic || l.AtomicGranularity > 0 && blocks%l.AtomicGranularity != 0:
 		c.badField(12, -1)
-	case length > 0 && (c.lba%uint64(l.AtomicAlignment) != 0 || c.off/chunk != (c.off+uint64(length)-1)/chunk):
+	case l.AtomicAlignment > 0 && c.lba%uint64(l.AtomicAlignment) != 0:
 		c.badField(2, -1)
 	case c.Expected < length:
 		c.illegal(scsi.CodeInvalidFieldInIU) // part of it would not be atomic
 	default:
 		c.lend(length)
 	}
+}
+
+func runWriteAtomic(c *Command) {
+	a, ok := c.path.unit.disk.(AtomicWriter)
+	if !ok || c.n == 0 {
+		runWrite(c)
+		return
+	}
+	if !c.gotAll() {
+		return
+	}
+	loan := c.loan
+	c.loan, c.Out = nil, nil // the disk takes it over
+	a.WriteAtomic(loan, c.fua, c.onWrite)
 }

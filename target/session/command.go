@@ -148,7 +148,7 @@ func (s *Session) affords(t *task) bool {
 }
 
 func (s *Session) fits(charge int) bool {
-	return charge == 0 || s.lent == 0 || s.lent+charge <= s.cfg.Budget
+	return charge == 0 || s.lent == 0 || s.lent+charge <= s.cfg.Budget && s.part.room(s.lent+charge)
 }
 
 // charge is what a command may borrow at most that expects n bytes to move.
@@ -158,6 +158,7 @@ func charge(n int) int { return min(n, lun.MaxTransfer) }
 func (s *Session) begin(t *task) {
 	t.phase, t.begun, t.since = collecting, true, s.now
 	s.lent += t.charge
+	s.part.set(s.lent)
 	s.setOf(t.LUN).enter(t)
 	if s.nexus.Begin(&t.Command) == lun.Decided {
 		t.decided = true
@@ -282,6 +283,7 @@ func (s *Session) release(t *task) {
 	if t.begun {
 		s.nexus.Finish(&t.Command)
 		s.lent -= t.charge
+		s.part.set(s.lent)
 	}
 	s.freeTask(t)
 }

@@ -297,3 +297,35 @@ func TestBudgetOfReads(t *testing.T) {
 		}
 	})
 }
+
+// TestShared: what other sessions have borrowed leaves a session one command at
+// a time, and no more.
+func TestShared(t *testing.T) {
+	shared := NewShared(4 * sharedUnit)
+	inBubble(t, func(cfg *Config) { cfg.Shared = shared }, func(r *rig) {
+		r.nexus.hold = true
+		other := part{of: shared}
+		for _, c := range []struct{ theirs, want int }{{0, 3}, {2 * sharedUnit, 3}, {3 * sharedUnit, 1}, {4 * sharedUnit, 1}, {100 * sharedUnit, 1}} {
+			other.set(c.theirs)
+			before := r.nexus.saw().began
+			var hs []*iscsi.BHS
+			for range 3 {
+				h := r.command(0x28, sharedUnit*2/3, sharedUnit*2/3)
+				r.send(h, nil)
+				hs = append(hs, h)
+			}
+			synctest.Wait()
+			if began := r.nexus.saw().began - before; began != c.want {
+				t.Errorf("%d of 3 commands began beside %d units, want %d", began, c.theirs/sharedUnit, c.want)
+			}
+			for _, h := range hs {
+				r.nexus.completeAll()
+				r.wantData(h, pattern(sharedUnit*2/3))
+			}
+			other.set(0)
+		}
+		if n := shared.taken.Load(); n != 0 {
+			t.Errorf("%d bytes taken in the end", n)
+		}
+	})
+}

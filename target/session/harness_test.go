@@ -232,6 +232,9 @@ func inBubble(t *testing.T, change func(*Config), test func(*rig)) {
 		if saw := r.nexus.saw(); saw.began != saw.finished {
 			t.Errorf("%d commands began and %d were finished", saw.began, saw.finished)
 		}
+		if r.s.part.bytes != 0 {
+			t.Errorf("%d bytes of the shared budget are left taken", r.s.part.bytes)
+		}
 		if r.s.lent != 0 || r.s.tasks.count != 0 || r.s.inFlight.Load() != 0 {
 			t.Errorf("left: %d bytes lent, %d tasks, %d in flight", r.s.lent, r.s.tasks.count, r.s.inFlight.Load())
 		}

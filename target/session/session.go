@@ -57,6 +57,7 @@ type Config struct {
 
 	Depth       int           // DefaultDepth
 	Budget      int           // DefaultBudget
+	Shared      *Shared       // with other sessions; nil: no limit
 	Ping        time.Duration // DefaultPing; negative: never
 	PingTimeout time.Duration // DefaultPingTimeout
 }
@@ -103,7 +104,8 @@ type Session struct {
 	tasks     taskTable
 	immediate int // of the tasks, outside of the window
 	holding   []*task
-	lent      int // bytes of the budget in use
+	lent      int  // bytes of the budget in use
+	part      part // of the shared one
 	sets      []*taskSet
 	idle      []*task
 	enabled   []*task    // scratch of leave
@@ -162,6 +164,7 @@ func New(cfg Config) *Session {
 		statSN: cfg.StatSN, lost: true,
 	}
 	s.rest = sync.NewCond(&s.baton)
+	s.part.of = cfg.Shared
 	last := cfg.ExpCmdSN + serial.CmdSN(cfg.Depth) - 1
 	s.window = window{CmdWindow: serial.CmdWindow{First: cfg.ExpCmdSN, Last: last}, depth: cfg.Depth, told: last}
 	s.in.MaxData = s.par.MaxRecv
