@@ -25,7 +25,7 @@ import (
 // order, durability and errors is what lun.Disk asks for; this is that Disk.
 // A write is linearized when it commits, a read when it is served. Every write
 // is atomic within each chunk and not across chunks: one that fails may have
-// been carried out in some chunks.
+// been carried out in some chunks. WriteAtomic is atomic as a whole.
 type Volume struct {
 	c         *coordinator
 	id        meta.ID
@@ -35,6 +35,7 @@ type Volume struct {
 	state atomic.Pointer[volumeState]
 	locks lockTable
 	ahead readahead
+	joint jointCommits
 
 	lazy  atomic.Int64          // records acknowledged and not yet durable
 	lost  atomic.Pointer[error] // why such a record will never be durable
@@ -56,6 +57,7 @@ type volumeState struct {
 // store is what a Volume asks of a brick.
 type store interface {
 	Append(*brick.Record) error
+	AppendAll([]*brick.Record) error
 	Commit(*brick.Record)
 	Read(*brick.ReadOp)
 	Prefetch(placement.Family, []placement.Node, placement.Chunk)

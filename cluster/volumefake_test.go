@@ -110,13 +110,28 @@ func (f *fakeBrick) concurrent() {
 	f.deliverRead = f.deliver
 }
 
-func (f *fakeBrick) Append(r *brick.Record) error {
+func (f *fakeBrick) Append(r *brick.Record) error { return f.AppendAll([]*brick.Record{r}) }
+
+func (f *fakeBrick) AppendAll(rs []*brick.Record) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.appends++
 	if f.failed != nil {
 		return f.failed
 	}
+	for _, r := range rs {
+		if !f.admit(r) {
+			return syscall.ENOSPC
+		}
+	}
+	for _, r := range rs {
+		f.take(r)
+	}
+	return nil
+}
+
+// admit takes space for a record. The lock is held.
+func (f *fakeBrick) admit(r *brick.Record) bool {
 	if r.Kind == brick.Write && f.space >= 0 {
 		for i := range 16 {
 			if r.Mask&(1<<i) != 0 && f.blocks[fakeBlock{r.Key.Family, r.Key.Chunk, i}] == nil {
@@ -125,9 +140,13 @@ func (f *fakeBrick) Append(r *brick.Record) error {
 		}
 		if f.space < 0 {
 			f.space = 0
-			return syscall.ENOSPC
+			return false
 		}
 	}
+	return true
+}
+
+func (f *fakeBrick) take(r *brick.Record) {
 	f.check(r)
 	rec := &fakeRecord{}
 	if r.Kind == brick.Write {
@@ -139,10 +158,9 @@ func (f *fakeBrick) Append(r *brick.Record) error {
 	f.open[r] = rec
 	if r.Lazy {
 		f.lazy = append(f.lazy, r)
-		return nil
+		return
 	}
 	f.deliver(func() { f.finish(r) })
-	return nil
 }
 
 // check looks at what a brick must be able to rely on. The lock is held.

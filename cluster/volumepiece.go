@@ -32,6 +32,7 @@ type piece struct {
 	op    brick.OpID
 	buf   *slab.Buf // the blocks of span.mask(), whole
 	held  bool      // has a lock of its own
+	joint *writeOp  // that its record is to be one with; nil: alone
 
 	lock blockLock
 	rec  brick.Record
@@ -66,16 +67,16 @@ const (
 	pieceReplace                  // all blocks are read, then the owner decides what to write into buf
 )
 
-var pieces = sync.Pool{New: func() any {
-	p := new(piece)
-	p.lock.granted = func(*blockLock) { p.locked() }
-	p.rec.Done = p.durable
-	return p
-}}
+var pieces sync.Pool
 
 // newPiece returns a piece for a span.
 func (v *Volume) newPiece(owner pieceOwner, kind pieceKind, s span) *piece {
-	p := pieces.Get().(*piece)
+	p, ok := pieces.Get().(*piece)
+	if !ok {
+		p = new(piece)
+		p.lock.granted = func(*blockLock) { p.locked() }
+		p.rec.Done = p.durable
+	}
 	p.v, p.owner, p.kind, p.span = v, owner, kind, s
 	return p
 }
@@ -86,7 +87,7 @@ func (p *piece) free() {
 		p.buf.Release()
 	}
 	p.v, p.owner, p.st, p.buf, p.rec.Buf, p.next, p.err = nil, nil, nil, nil, nil, nil, nil
-	p.held = false
+	p.held, p.joint = false, nil
 	pieces.Put(p)
 }
 
@@ -196,6 +197,10 @@ func (p *piece) submit() {
 	r.Bucket = placement.BucketOf(p.v.family, p.span.chunk)
 	r.Mask, r.Op, r.Lazy = p.span.mask(), p.op, p.lazy
 	p.events.Store(2)
+	if p.joint != nil {
+		p.joint.arrive(nil)
+		return
+	}
 	p.v.c.append(p)
 }
 
@@ -209,6 +214,15 @@ func (p *piece) weight() int64 {
 
 // fail ends a piece that makes no record; with err nil there was nothing to do.
 func (p *piece) fail(err error) {
+	if p.joint != nil {
+		p.joint.arrive(err) // none of them will make a record
+		return
+	}
+	p.drop(err)
+}
+
+// drop is fail for a piece that is alone, or will be followed by the others.
+func (p *piece) drop(err error) {
 	p.events.Store(1)
 	p.settled(err)
 }

@@ -17,8 +17,12 @@ type readOp struct {
 	n    int
 	done func([][]byte, any, error)
 	vec  [][]byte
+	st   *volumeState
 	left atomic.Int32 // parts not done, and one while they are being started
 	lent atomic.Bool
+
+	stamp uint64    // of Volume.joint, when it began
+	lock  *longLock // of its chunks, or nil
 
 	parts []*readPart // all that were ever needed at once
 	used  int         // those of this read
@@ -59,18 +63,45 @@ func (v *Volume) Read(off uint64, n int, done func(vec [][]byte, loan any, err e
 		return
 	}
 	op := readOps.Get().(*readOp)
-	op.v, op.off, op.n, op.done = v, off, n, done
-	op.left.Store(int32(spansOf(off, uint64(n))) + 1)
-	for at, left := off, uint64(n); left > 0; {
+	op.v, op.off, op.n, op.done, op.st = v, off, n, done, st
+	quiet := true
+	if spansOf(off, uint64(n)) > 1 {
+		op.stamp, quiet = v.joint.quiet()
+	}
+	if quiet {
+		op.start()
+	} else {
+		op.startLocked()
+	}
+	v.prefetch(st, off, n)
+	if quiet {
+		op.finish()
+	}
+}
+
+// start reads the parts; finish is to be called once more than they do.
+func (op *readOp) start() {
+	v := op.v
+	op.left.Store(int32(spansOf(op.off, uint64(op.n))) + 1)
+	for at, left := op.off, uint64(op.n); left > 0; {
 		s := spanAt(at, left)
 		x := op.part()
-		x.Family, x.Lineage, x.Chunk, x.First, x.Count = v.family, st.lineage, s.chunk, s.first(), s.count()
+		x.Family, x.Lineage, x.Chunk, x.First, x.Count = v.family, op.st.lineage, s.chunk, s.first(), s.count()
 		v.c.brick.Read(&x.ReadOp)
 		at += uint64(s.bytes())
 		left -= uint64(s.bytes())
 	}
-	v.prefetch(st, off, n)
-	op.finish()
+}
+
+// startLocked is start for a read that an atomic write of several chunks may
+// come across: it reads when nothing is being written there.
+func (op *readOp) startLocked() {
+	first, last := op.off/placement.ChunkSize, (op.off+uint64(op.n)-1)/placement.ChunkSize
+	op.v.locks.acquireLong(placement.Chunk(first), placement.Chunk(last), func(l *longLock) {
+		op.lock = l
+		op.start()
+		op.finish()
+	})
 }
 
 // prefetch reads ahead if off continues a stream.
@@ -87,6 +118,15 @@ func (op *readOp) finish() {
 		return
 	}
 	v, done := op.v, op.done
+	switch {
+	case op.lock != nil:
+		v.locks.releaseLong(op.lock)
+		op.lock = nil
+	case op.used > 1 && v.joint.begun.Load() != op.stamp:
+		op.drop() // some of the parts may be of before, others of after
+		op.startLocked()
+		return
+	}
 	if err := op.error(); err != nil {
 		op.recycle()
 		done(nil, nil, err)
@@ -125,12 +165,18 @@ func (op *readOp) release() {
 	op.recycle()
 }
 
-func (op *readOp) recycle() {
+// drop gives up what the parts have read.
+func (op *readOp) drop() {
 	for _, x := range op.parts[:op.used] {
 		x.Bufs.Release()
 		x.Err, x.Lineage = nil, nil
 	}
+	op.used = 0
+}
+
+func (op *readOp) recycle() {
+	op.drop()
 	clear(op.vec)
-	op.vec, op.used, op.v, op.done = op.vec[:0], 0, nil, nil
+	op.vec, op.v, op.done, op.st = op.vec[:0], nil, nil, nil
 	readOps.Put(op)
 }

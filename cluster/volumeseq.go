@@ -47,12 +47,7 @@ func (c *coordinator) append(p *piece) {
 		return
 	}
 	q.seq++
-	if q.last == nil {
-		q.first = p
-	} else {
-		q.last.next = p
-	}
-	q.last = p
+	q.push(p)
 	q.mu.Unlock()
 
 	if lazy {
@@ -60,10 +55,25 @@ func (c *coordinator) append(p *piece) {
 	}
 }
 
+// push queues a piece whose record the brick has taken. The lock is held.
+func (q *bucketQueue) push(p *piece) {
+	if q.last == nil {
+		q.first = p
+	} else {
+		q.last.next = p
+	}
+	q.last = p
+}
+
 // durable is the Done of a piece's record. It comes from another goroutine
 // than Append's, so it finds the record in its queue.
 func (p *piece) durable(r *brick.Record, err error) {
 	c := p.v.c
+	if p.joint != nil {
+		p.joint.durable(err)
+		p.stored(err)
+		return
+	}
 	q := &c.buckets[r.Bucket]
 	q.mu.Lock()
 	if !p.ready {

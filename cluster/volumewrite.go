@@ -28,7 +28,8 @@ type writeOp struct {
 	users atomic.Int32 // pieces not freed, and one until done has been called
 	err   atomic.Pointer[error]
 
-	caw compareAndWrite
+	caw   compareAndWrite
+	joint joint
 }
 
 var writeOps = sync.Pool{New: func() any { return new(writeOp) }}
@@ -47,7 +48,7 @@ func (op *writeOp) recycle() {
 	}
 	clear(op.vec)
 	op.pieces, op.vec = op.pieces[:0], op.vec[:0]
-	op.v, op.done, op.caw = nil, nil, compareAndWrite{}
+	op.v, op.done, op.caw, op.joint.lock = nil, nil, compareAndWrite{}, nil
 	op.err.Store(nil)
 	writeOps.Put(op)
 }
@@ -81,8 +82,17 @@ func (v *Volume) Reserve(off uint64, n int) (vec [][]byte, loan any, err error) 
 // write cache, done(nil) means durable.
 func (v *Volume) Write(loan any, fua bool, done func(error)) {
 	op := loan.(*writeOp)
+	if st := op.begin(done); st != nil {
+		op.start(st, st.writeBack && !fua)
+	}
+}
+
+// begin takes a loan over for writing and makes the checksums. If it returns
+// nil, the command has ended.
+func (op *writeOp) begin(done func(error)) *volumeState {
 	op.taken()
 	op.done = done
+	v := op.v
 	st := v.state.Load()
 	err := v.checkWrite(st, op.off, uint64(op.n)) // it may have changed since Reserve
 	if err == nil && !v.busy.begin() {
@@ -91,7 +101,7 @@ func (v *Volume) Write(loan any, fua bool, done func(error)) {
 	if err != nil {
 		op.recycle()
 		done(err)
-		return
+		return nil
 	}
 	for _, p := range op.pieces {
 		first, count := 0, p.span.count()
@@ -105,7 +115,7 @@ func (v *Volume) Write(loan any, fua bool, done func(error)) {
 			sum(p.buf, &p.rec, first, count-first)
 		}
 	}
-	op.start(st, st.writeBack && !fua)
+	return st
 }
 
 // taken ends the time in which op is the borrower's.
@@ -143,6 +153,9 @@ func (op *writeOp) settle() {
 	var err error
 	if e := op.err.Load(); e != nil {
 		err = *e
+	}
+	if op.joint.lock != nil {
+		op.leave()
 	}
 	if op.caw.done != nil {
 		op.caw.finish(err)
