@@ -20,6 +20,7 @@ import (
 // Here the two sides meet.
 var (
 	_ lun.Disk         = (*cluster.Volume)(nil)
+	_ lun.AtomicWriter = (*cluster.Volume)(nil)
 	_ lun.Reservations = reservations{}
 )
 

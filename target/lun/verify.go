@@ -252,7 +252,7 @@ func beginWriteAtomic(c *Command) {
 		c.badField(10, -1)
 	case blocks > l.MaxAtomic || l.AtomicGranularity > 0 && blocks%l.AtomicGranularity != 0:
 		c.badField(12, -1)
-	case l.AtomicAlignment > 0 && c.lba%uint64(l.AtomicAlignment) != 0:
+	case length > 0 && l.AtomicAlignment > 0 && c.lba%uint64(l.AtomicAlignment) != 0:
 		c.badField(2, -1)
 	case c.Expected < length:
 		c.illegal(scsi.CodeInvalidFieldInIU) // part of it would not be atomic
