@@ -319,11 +319,13 @@ func TestShared(t *testing.T) {
 				t.Errorf("%d of 3 commands began beside %d units, want %d", began, c.theirs/sharedUnit, c.want)
 			}
 			for _, h := range hs {
+				synctest.Wait() // the held ones begin when the data before has been sent
 				r.nexus.completeAll()
 				r.wantData(h, pattern(sharedUnit*2/3))
 			}
 			other.set(0)
 		}
+		synctest.Wait()
 		if n := shared.taken.Load(); n != 0 {
 			t.Errorf("%d bytes taken in the end", n)
 		}
