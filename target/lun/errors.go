@@ -19,6 +19,9 @@ var ErrStale = errors.New("reservations: stale version")
 const (
 	holdLimit = 4 * time.Second
 	holdRetry = 100 * time.Millisecond
+	// dropPause is how long a command that cannot be tried again is held: an
+	// initiator without another path logs in and sends it again at once.
+	dropPause = time.Second
 )
 
 // senseOf turns an error of a Disk into sense data. final is false for the
@@ -53,10 +56,13 @@ func (c *Command) diskError(err error, again bool) {
 		c.finishCheck(s)
 		return
 	}
-	if again && c.hold() {
-		return
+	switch {
+	case again && c.hold():
+	case !again && c.began.IsZero(): // not held yet
+		c.path.unit.cfg.AfterFunc(dropPause, c.drop)
+	default:
+		c.drop()
 	}
-	c.drop()
 }
 
 // drop ends a running command without a SCSI status.

@@ -326,16 +326,19 @@ func TestUnreachableDataIsHeldThenDropped(t *testing.T) {
 	}
 }
 
-func TestUnreachableDataOfAWriteDropsAtOnce(t *testing.T) {
-	r := newRig(t, 512)
-	r.disk.SetFail(failing("write", errors.New("no link")))
-	if res := r.do(r.nexus, writeOne, make([]byte, 512)); !res.drop {
-		t.Error(res.status)
-	}
-	r.disk.SetFail(failing("reserve", errors.New("no link")))
-	if res := r.do(r.nexus, writeOne, make([]byte, 512)); !res.drop {
-		t.Error("no memory lent:", res.status)
-	}
+func TestUnreachableDataOfAWriteDropsSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 512)
+		r.disk.SetFail(failing("write", errors.New("no link")))
+		start := time.Now()
+		if res := r.do(r.nexus, writeOne, make([]byte, 512)); !res.drop || time.Since(start) != dropPause {
+			t.Errorf("%v after %v", res.status, time.Since(start))
+		}
+		r.disk.SetFail(failing("reserve", errors.New("no link")))
+		if res := r.do(r.nexus, writeOne, make([]byte, 512)); !res.drop {
+			t.Error("no memory lent:", res.status)
+		}
+	})
 }
 
 func TestAbortEndsAHeldCommand(t *testing.T) {
