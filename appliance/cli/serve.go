@@ -42,9 +42,9 @@ func runServe(c *call) error {
 }
 
 // waiters is how many goroutines of a node wait in system calls of the disk
-// nearly all the time while it is written: the committer of the journal, two
+// nearly all the time while it is written: the committer of the journal, three
 // writers of extents and the destager.
-const waiters = 4
+const waiters = 5
 
 // addProcessors gives the Go scheduler a processor more for each of them. One
 // that waits for the disk keeps its processor until the runtime's monitor takes

@@ -30,7 +30,7 @@ type Options struct {
 	CapacityBytes int64 // most that extents may take; 0: what the file system has, less a reserve of 2 %
 	PendingBytes  int64 // memory for committed data on its way home, default 64 MiB; beyond it, it is read back from the journal
 	Readers       int   // default 32: 64 suit NVMe, 8 a hard disk
-	Writers       int   // batches of extent-writes under way, default 2
+	Writers       int   // batches of extent-writes under way, default 3
 
 	DestageAge time.Duration // how long a committed record may wait, default 2 s
 
@@ -69,7 +69,7 @@ func (o *Options) setDefaults() {
 		o.Readers = 32
 	}
 	if o.Writers == 0 {
-		o.Writers = 2
+		o.Writers = 3
 	}
 	if o.DestageAge == 0 {
 		o.DestageAge = 2 * time.Second
