@@ -164,9 +164,10 @@ func (b *Brick) runRead(op *ReadOp) {
 // serve finds, reads and verifies the blocks of op. A block that does not match
 // may have been overwritten or moved since it was looked up; so everything is
 // looked up again. Only a block that is still said to be where it was, and did
-// not match, is bad.
+// not match twice, is bad: the first time it may have been overwritten and then
+// written back just as it was.
 func (b *Brick) serve(op *ReadOp, fill *cache.Fill) error {
-	for {
+	for again := false; ; {
 		if err := b.Failed(); err != nil {
 			return err
 		}
@@ -185,7 +186,8 @@ func (b *Brick) serve(op *ReadOp, fill *cache.Fill) error {
 		}
 		still := now.same(&op.place, bad)
 		now.release()
-		if !still {
+		if !still || !again {
+			again = still
 			op.Bufs.Release()
 			continue
 		}
