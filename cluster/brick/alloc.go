@@ -225,6 +225,14 @@ func (a *allocator) rest(extent uint64, punch bool) {
 	a.mu.Unlock()
 }
 
+// letGo makes a used extent that the map never knew available again. Whether
+// there is space behind it is not known.
+func (a *allocator) letGo(extent uint64) {
+	a.mu.Lock()
+	a.vacate(extent, false)
+	a.mu.Unlock()
+}
+
 // restingCount is how many extents, and slots, a flush of the map would set free.
 func (a *allocator) restingCount() (extents, slots int) {
 	a.mu.Lock()

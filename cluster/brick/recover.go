@@ -1,7 +1,6 @@
 package brick
 
 import (
-	"errors"
 	"fmt"
 	"math/bits"
 	"strings"
@@ -196,25 +195,30 @@ func (b *Brick) claimEntry(k placement.Key, e *entry) error {
 	return nil
 }
 
-// abortAll makes abort records of the torn ones durable.
-func (b *Brick) abortAll(torn []journal.LSN) error {
-	for _, l := range torn {
-		b.appendMark(head{Type: typeAbort, Target: uint64(l)}, func(error) {})
+// abortAll makes abort records of the torn ones.
+func (b *Brick) abortAll(torn []*logged) error {
+	for _, r := range torn {
+		kept, err := b.keep(r.head.Target)
+		if err != nil {
+			return err
+		}
+		b.appendMark(head{Type: typeAbort, Target: uint64(r.lsn)}, func(err error) {
+			if err == nil && kept {
+				b.alloc.letGo(r.head.Target)
+			}
+		})
 	}
-	if len(torn) == 0 {
-		return nil
-	}
-	return b.syncJournal()
+	return nil
 }
 
-// syncJournal waits until everything appended is durable.
-func (b *Brick) syncJournal() error {
-	done := make(chan error, 1)
-	b.journal.Flush(func(err error) { done <- err })
-	for b.o.Manual && len(done) == 0 && b.journal.Commit() {
+// keep marks the extent of a torn record as used. It reports false if something
+// else uses it already: then it has been told apart from the record before.
+func (b *Brick) keep(extent uint64) (bool, error) {
+	for i := uint64(len(b.alloc.files)); i <= extent/extentsPerFile; i++ {
+		// The file was made for this record, and its name was lost.
+		if made, err := b.alloc.addFile(false); err != nil || !made {
+			return false, err
+		}
 	}
-	if b.o.Manual && len(done) == 0 {
-		return errors.New("brick: the journal is full")
-	}
-	return <-done
+	return b.alloc.claim(extent)
 }

@@ -36,9 +36,9 @@ type logged struct {
 //	  or the disk refuses to read it
 //	..., else                           no: torn, it was never acknowledged
 //
-// Torn ones are then named in abort records, durably, before anything else is
-// done: their extents will be used for other things, and must never be taken
-// for theirs.
+// Torn ones are then named in abort records. Their extents are kept until those
+// are durable: only then may they be used for other things, since otherwise what
+// comes to lie there could be taken for theirs.
 func (b *Brick) replay(applied journal.LSN, jr *journal.Recovery, rec *Recovery) error {
 	log, committed, settled, err := b.readLog(applied, rec)
 	if err != nil {
@@ -128,7 +128,7 @@ func (b *Brick) readLog(applied journal.LSN, rec *Recovery) (log []logged, commi
 
 // judge marks the records that do not count, newest first, and returns the torn
 // ones.
-func (b *Brick) judge(log []logged, settled journal.LSN, rec *Recovery) (torn []journal.LSN, err error) {
+func (b *Brick) judge(log []logged, settled journal.LSN, rec *Recovery) (torn []*logged, err error) {
 	void := map[journal.LSN]bool{}
 	dropped := map[placement.Family]bool{}
 	covered := map[placement.Key]placement.Mask{}
@@ -161,7 +161,7 @@ func (b *Brick) judge(log []logged, settled journal.LSN, rec *Recovery) (torn []
 			case !ok:
 				r.void = true
 				rec.Torn++
-				torn = append(torn, r.lsn)
+				torn = append(torn, r)
 				continue
 			}
 		}
