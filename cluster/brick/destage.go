@@ -146,7 +146,7 @@ func (b *Brick) mapFlushDue() bool {
 func (b *Brick) flushMap() error {
 	d := &b.destager
 	extents, slots := b.alloc.restingCount()
-	applied := journal.LSN(b.order.applied.Load())
+	applied := b.order.finish(nil) // marks at its end come into no batch
 	if d.marked < applied { // by records that the map had no use for
 		if err := b.applyMark(applied); err != nil {
 			return err
