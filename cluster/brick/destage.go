@@ -3,10 +3,13 @@ package brick
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"golang.org/x/sync/errgroup"
 
+	"petal/cluster/cache"
 	"petal/journal"
 	"petal/placement"
 )
@@ -38,12 +41,14 @@ type destager struct {
 	kick    chan struct{}
 	batch   []*chunkPlan
 	writes  []homeWrite
-	vec     [][]byte
-	marked  journal.LSN // the applied mark in the map
-	flushed journal.LSN // the one of the last map flush
+	runs    []homeRun
+	vecs    [homeWriters][][]byte // of the writers
+	marked  journal.LSN           // the applied mark in the map
+	flushed journal.LSN           // the one of the last map flush
 	flushAt time.Time
 	seen    journal.LSN // the journal's next, when vouch last looked
 	value   []byte
+	refs    cache.Refs // scratch of cached
 }
 
 // Limits of a batch, and of the time between two flushes of the map.
@@ -147,7 +152,7 @@ func (b *Brick) flushMap() error {
 	d := &b.destager
 	extents, slots := b.alloc.restingCount()
 	applied := b.order.finish(nil) // marks at its end come into no batch
-	if d.marked < applied { // by records that the map had no use for
+	if d.marked < applied {        // by records that the map had no use for
 		if err := b.applyMark(applied); err != nil {
 			return err
 		}
@@ -260,22 +265,9 @@ func (b *Brick) writeHome() error {
 		}
 		return 1
 	})
-	var dirty []*dataFile
-	for w := d.writes; len(w) > 0; {
-		f := b.alloc.file(w[0].to.extent())
-		n := 1
-		for n < len(w) && n < writePartsMax && w[n].to == w[n-1].to+1 && w[n].to.extent()%extentsPerFile >= w[0].to.extent()%extentsPerFile {
-			n++
-		}
-		if err := d.write(f, w[:n]); err != nil {
-			return fmt.Errorf("brick: write %s: %w", dataName(f.index), err)
-		}
-		b.stats.homeWrites.Add(1)
-		b.stats.homeBlocks.Add(uint64(n))
-		if len(dirty) == 0 || dirty[len(dirty)-1] != f {
-			dirty = append(dirty, f)
-		}
-		w = w[n:]
+	runs, dirty := b.homeRuns()
+	if err := b.writeRuns(runs); err != nil {
+		return err
 	}
 	for _, f := range dirty {
 		if err := f.plain.Sync(); err != nil {
@@ -285,21 +277,79 @@ func (b *Brick) writeHome() error {
 	return nil
 }
 
-// write writes adjacent blocks with one request.
-func (d *destager) write(f *dataFile, w []homeWrite) error {
-	d.vec = d.vec[:0]
-	for _, x := range w {
-		if n := len(d.vec); n > 0 {
-			last := d.vec[n-1]
+// homeRun is adjacent blocks, written with one request.
+type homeRun struct {
+	file   *dataFile
+	writes []homeWrite
+}
+
+// homeRuns divides the sorted writes into runs, and names the files they go to.
+func (b *Brick) homeRuns() (runs []homeRun, dirty []*dataFile) {
+	d := &b.destager
+	runs = d.runs[:0]
+	for w := d.writes; len(w) > 0; {
+		f := b.alloc.file(w[0].to.extent())
+		n := 1
+		for n < len(w) && n < writePartsMax && w[n].to == w[n-1].to+1 && w[n].to.extent()%extentsPerFile >= w[0].to.extent()%extentsPerFile {
+			n++
+		}
+		runs = append(runs, homeRun{f, w[:n]})
+		if len(dirty) == 0 || dirty[len(dirty)-1] != f {
+			dirty = append(dirty, f)
+		}
+		b.stats.homeWrites.Add(1)
+		b.stats.homeBlocks.Add(uint64(n))
+		w = w[n:]
+	}
+	d.runs = runs
+	return runs, dirty
+}
+
+// homeWriters is how many runs are on their way home at a time: random blocks
+// make short runs, and one after another they would take longer than the
+// journal takes to fill again.
+const homeWriters = 8
+
+// writeRuns writes all runs, several at a time unless the brick is Manual. The
+// runs do not overlap, so their order does not matter; nothing of them counts
+// before the sync that follows.
+func (b *Brick) writeRuns(runs []homeRun) error {
+	defer clear(runs)
+	var next atomic.Int64
+	work := func(vec *[][]byte) error {
+		for k := int(next.Add(1)) - 1; k < len(runs); k = int(next.Add(1)) - 1 {
+			if err := runs[k].write(vec); err != nil {
+				return fmt.Errorf("brick: write %s: %w", dataName(runs[k].file.index), err)
+			}
+		}
+		return nil
+	}
+	if b.o.Manual || len(runs) == 1 {
+		return work(&b.destager.vecs[0])
+	}
+	var group errgroup.Group
+	for i := range min(homeWriters, len(runs)) {
+		group.Go(func() error { return work(&b.destager.vecs[i]) })
+	}
+	return group.Wait()
+}
+
+// write writes the run with one request, of which vec is the memory.
+func (r *homeRun) write(vec *[][]byte) error {
+	v := (*vec)[:0]
+	for _, x := range r.writes {
+		if n := len(v); n > 0 {
+			last := v[n-1]
 			if cap(last) >= len(last)+len(x.data) && &last[:len(last)+1][len(last)] == &x.data[0] {
-				d.vec[n-1] = last[:len(last)+len(x.data)]
+				v[n-1] = last[:len(last)+len(x.data)]
 				continue
 			}
 		}
-		d.vec = append(d.vec, x.data)
+		v = append(v, x.data)
 	}
-	_, err := f.plain.WriteVec(d.vec, int64(w[0].to.offset()%fileBytes))
-	clear(d.vec)
+	_, err := r.file.plain.WriteVec(v, int64(r.writes[0].to.offset()%fileBytes))
+	clear(v)
+	*vec = v
 	return err
 }
 

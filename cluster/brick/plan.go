@@ -2,6 +2,7 @@ package brick
 
 import (
 	"fmt"
+	"hash/crc32"
 
 	"petal/cluster/slab"
 	"petal/placement"
@@ -256,11 +257,42 @@ func (b *Brick) queueMoves(p *chunkPlan) {
 	}
 }
 
-// readBack reads n blocks from block i on from the journal and queues them. A
+// cached queues the blocks of [i, i+n) that the cache still has as their record
+// wrote them, and reports which. The checksum tells: a newer record may have
+// taken the block's place there.
+func (b *Brick) cached(p *chunkPlan, i, n int) (found placement.Mask) {
+	if b.o.Cache == nil {
+		return 0
+	}
+	s := &p.src[i]
+	for k := range n {
+		b.destager.refs = b.destager.refs[:0]
+		if !b.o.Cache.Get(p.key, i+k, 1, &b.destager.refs) {
+			continue
+		}
+		ref := b.destager.refs[0]
+		data := ref.Buf.Bytes()[ref.Off : ref.Off+ref.Len]
+		if crc32.Checksum(data, castagnoli) != s.rec.sums()[s.rank+k] {
+			ref.Buf.Release()
+			continue
+		}
+		p.temp = append(p.temp, ref.Buf)
+		b.destager.writes = append(b.destager.writes, homeWrite{p.is.place(i + k), data})
+		found |= placement.Span(i+k, 1)
+	}
+	return found
+}
+
+// readBack takes n blocks from block i on, of which the memory was let go, from
+// the cache, or else reads them from the journal, and queues them. A
 // block that rotted there is lost: its home is left alone, and since the new
 // entry has the checksum that it should have, reading it is a medium error and
 // never old data.
 func (b *Brick) readBack(p *chunkPlan, i, n int) {
+	found := b.cached(p, i, n)
+	if found == placement.Span(i, n) {
+		return
+	}
 	t := b.o.Pool.Get(n * placement.BlockSize)
 	p.temp = append(p.temp, t)
 	var at places
@@ -270,6 +302,9 @@ func (b *Brick) readBack(p *chunkPlan, i, n int) {
 	}
 	bad, err := b.fetch(&at, i, n, t.Bytes())
 	for k := range n {
+		if found>>(i+k)&1 == 1 {
+			continue
+		}
 		if bad>>(i+k)&1 == 0 {
 			b.destager.writes = append(b.destager.writes, homeWrite{p.is.place(i + k), block(t.Bytes(), k)})
 			continue
