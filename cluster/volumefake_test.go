@@ -50,7 +50,6 @@ type fakeBlock struct {
 
 type fakeRecord struct {
 	data []byte // as it was at Append
-	done bool
 }
 
 func newFake(t testing.TB) *fakeBrick {

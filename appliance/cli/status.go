@@ -32,13 +32,21 @@ func runStatus(c *call) error {
 	return nil
 }
 
+// count is "1 disk" or "2 disks".
+func count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
 func showStatus(w io.Writer, st api.Status) {
 	lines := []string{
 		"node", fmt.Sprintf("%s, version %s, pid %d", st.Node, st.Version, st.PID),
 		"state", st.State,
 		"started", fmt.Sprintf("%s (%s ago), start number %d, ready after %.0f ms", st.Started.Local().Format(time.RFC3339), ago(st.Started), st.Incarnation, st.RecoveryMS),
 		"cluster", st.ClusterID,
-		"serving", fmt.Sprintf("%d disks, %d targets, %d sessions", st.Disks, st.Targets, st.Sessions),
+		"serving", fmt.Sprintf("%s, %s, %s", count(st.Disks, "disk"), count(st.Targets, "target"), count(st.Sessions, "session")),
 		"cache", fmt.Sprintf("%s of %s, %s", size(st.Cache.Used), size(st.Cache.Budget), hitRate(st.Cache)),
 	}
 	for _, p := range st.Portals {

@@ -67,7 +67,6 @@ type dataFile struct {
 	index  int
 	plain  vfs.File // O_DIRECT: reads, destage
 	dsync  vfs.File // O_DIRECT|O_DSYNC: whole extents
-	dirty  bool     // written since the last Sync; the destager's
 	free   int      // bits of backed &^ used
 	word   int      // where the search goes on
 	used   [fileWords]uint64

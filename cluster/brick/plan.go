@@ -17,7 +17,6 @@ type chunkPlan struct {
 	freed   []restingExtent
 	slots   []slot // freed
 	temp    []*slab.Buf
-	lost    placement.Mask // unreadable in the journal
 }
 
 // source is where the data of a block to be written home comes from.
