@@ -102,7 +102,7 @@ func (g *rig) start() error {
 func (g *rig) runActs(n int) error {
 	return g.guard(func() error {
 		for range n {
-			if g.crashed != nil {
+			if g.powerless() {
 				return nil
 			}
 			if err := g.act(); err != nil {
@@ -162,6 +162,29 @@ func TestCrashAtEveryCall(t *testing.T) {
 	}
 }
 
+// counted is how many device calls there were. The map's own goroutines may
+// still be making some.
+func (g *rig) counted() int {
+	g.gate.Lock()
+	defer g.gate.Unlock()
+	return g.calls
+}
+
+// powerless reports whether the power has gone.
+func (g *rig) powerless() bool {
+	g.gate.Lock()
+	defer g.gate.Unlock()
+	return g.crashed != nil
+}
+
+// crashAtCall has the power go at a device call, counted from here on; zero:
+// at none.
+func (g *rig) crashAtCall(at int) {
+	g.gate.Lock()
+	defer g.gate.Unlock()
+	g.calls, g.crashAt = 0, at
+}
+
 // crashLives runs a brick that loses power at the given device call, and at
 // others in its next two lives. It reports whether there was such a call.
 func crashLives(seed uint64, acts, at int, sum *Recovery) (more bool, err error) {
@@ -169,13 +192,13 @@ func crashLives(seed uint64, acts, at int, sum *Recovery) (more bool, err error)
 	if err := g.start(); err != nil {
 		return false, err
 	}
-	g.calls = 0
+	g.crashAtCall(0)
 	for life := range 3 {
-		g.crashAt = at
+		g.crashAtCall(at)
 		if err := g.runActs(acts); err != nil {
 			return false, err
 		}
-		more = more || life == 0 && g.calls >= at
+		more = more || life == 0 && g.counted() >= at
 		if err := g.restart(nil); err != nil {
 			return false, err
 		}

@@ -141,11 +141,11 @@ func TestCrashTogether(t *testing.T) {
 			if err := g.start(); err != nil {
 				t.Fatal(err)
 			}
-			g.calls, g.crashAt = 0, at
+			g.crashAtCall(at)
 			if err := g.steps(60); err != nil {
 				t.Fatal(err)
 			}
-			acked, issued, more := g.acked, g.issued, g.calls >= at
+			acked, issued, more := g.acked, g.issued, g.counted() >= at
 			if err := g.reopen(roomy); err != nil {
 				t.Fatalf("seed %d, call %d: %v", seed, at, err)
 			}

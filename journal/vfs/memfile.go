@@ -352,11 +352,18 @@ func (f *memFile) commit(op Op, c *change, durable bool) error {
 }
 
 // makeDurable takes one write out of the pending ones. Older ones can no longer
-// change the same sectors.
+// change the same sectors. Changes of the file's allocation (punch, truncate,
+// allocate) are in the file system's own log, in order, and a durable write
+// takes along those before it: a hole punched before it never swallows it.
 func (n *inode) makeDurable(c *change) {
 	at := slices.Index(n.pending, c)
 	if at < 0 {
 		return // a Sync was quicker
+	}
+	for at > 0 && slices.ContainsFunc(n.pending[:at], func(o *change) bool { return o.do != nil }) {
+		n.pending[0].apply(&n.durable, all)
+		n.pending = slices.Delete(n.pending, 0, 1)
+		at--
 	}
 	c.apply(&n.durable, all)
 	written := map[int64]uint8{}

@@ -199,3 +199,34 @@ func TestStop(t *testing.T) {
 	_, err = m.List(".")
 	wantErr(t, err, gone)
 }
+
+// A hole that was punched before a durable write never swallows it, whatever
+// the crash keeps: the file system logs both in order.
+func TestPunchStaysBeforeDurableWrite(t *testing.T) {
+	for seed := range uint64(20) {
+		m := NewMemory(1 << 20)
+		plain, err := m.Create("f", Direct)
+		check(t, err)
+		durable, err := m.Open("f", Direct|DSync)
+		check(t, err)
+		check(t, m.SyncDir("."))
+		p := AlignedBuffer(BlockSize)
+		_, err = durable.WriteAt(p, 0)
+		check(t, err)
+		check(t, plain.Punch(0, BlockSize))
+		p[0] = 7
+		_, err = durable.WriteAt(p, 0)
+		check(t, err)
+		if seed%2 == 1 {
+			check(t, plain.Sync())
+		}
+		f, err := m.Crash(seed).Open("f", Direct)
+		check(t, err)
+		got := AlignedBuffer(BlockSize)
+		_, err = f.ReadAt(got, 0)
+		check(t, err)
+		if got[0] != 7 {
+			t.Fatalf("seed %d: the durable write is gone", seed)
+		}
+	}
+}
