@@ -208,7 +208,7 @@ func (g *rig) options(change func(*Options)) {
 func (g *rig) call(own bool) {
 	g.gate.Lock()
 	g.calls++
-	if g.calls == g.crashAt {
+	if g.calls == g.crashAt && g.crashed == nil {
 		g.powerOff()
 	}
 	stop := own && g.crashed != nil
@@ -440,10 +440,17 @@ func (g *rig) act() error {
 	return g.b.Failed()
 }
 
+// remains is what the crash has left.
+func (g *rig) remains() *crash {
+	g.gate.Lock()
+	defer g.gate.Unlock()
+	return g.crashed
+}
+
 // restart opens the brick on what the crash has left, and checks that each
 // chunk holds what it may; that is then certain.
 func (g *rig) restart(change func(*Options)) error {
-	c := g.crashed
+	c := g.remains()
 	if err := g.reopen(change); err != nil {
 		return err
 	}
@@ -457,7 +464,7 @@ func (g *rig) restart(change func(*Options)) error {
 
 // reopen opens the brick on what the crash has left.
 func (g *rig) reopen(change func(*Options)) error {
-	c := g.crashed
+	c := g.remains()
 	if g.b != nil {
 		g.b.pmap.close()
 	}
