@@ -34,6 +34,9 @@ func Main() int {
 // returns the exit status. The first SIGINT or SIGTERM cancels the commands that wait.
 func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	app := newApp(stdin, stdout, stderr)
+	if len(args) > 1 && args[1] == "help" { // petal help disk create = petal disk create --help
+		args = append(append([]string{args[0]}, args[2:]...), "--help")
+	}
 	sorted, err := reorder(app, args)
 	if err == nil {
 		err = app.RunContext(context.Background(), sorted)

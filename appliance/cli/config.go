@@ -35,9 +35,9 @@ func (s streams) configCheck() *cli.Command {
 func (s streams) configExample() *cli.Command {
 	return s.command(spec{
 		name: "example", usage: "print a petal.toml with every key explained",
+		flags: []cli.Flag{jsonFlag},
 		run: func(c *call) error {
-			_, err := io.WriteString(c.out, config.Example)
-			return err
+			return c.result(map[string]string{"toml": config.Example}, func(w io.Writer) { io.WriteString(w, config.Example) })
 		},
 	})
 }

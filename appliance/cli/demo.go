@@ -192,13 +192,21 @@ func (d *demo) sayWhatNext() {
 		keep = " All data is then gone; keep it with --dir DIR."
 	}
 	d.c.say(`
-The disk is empty, thin and durable. In another terminal:
+The disk is thin and durable. In another terminal:
   export PETAL_ADMIN=%s
-  petal status; petal disk list; petal session list
+  %[6]s status; %[6]s disk list; %[6]s session list
   qemu-img info %[2]s
-  petal bench --time 10s %[2]s
+  %[6]s bench --time 10s %[2]s      (overwrites the disk)
   iscsiadm -m discovery -t st -p %[3]s && iscsiadm -m node -T %[4]s -l   (as root)
-Stop with Ctrl-C.%[5]s`, d.nodes[0].socket(), d.url(), d.nodes[0].portal, demoTarget, keep)
+Stop with Ctrl-C.%[5]s`, d.nodes[0].socket(), d.url(), d.nodes[0].portal, demoTarget, keep, d.self())
+}
+
+// self is how to call this program.
+func (d *demo) self() string {
+	if exe, err := os.Executable(); err == nil {
+		return exe
+	}
+	return "petal"
 }
 
 // waitForEnd serves until a signal, or until the last node has died.

@@ -25,6 +25,12 @@ func (c *call) result(v any, human func(w io.Writer)) error {
 	return e.Encode(v)
 }
 
+// done says, with --json, what has been done to which thing; people see that
+// from the silence.
+func (c *call) done(what, thing string) error {
+	return c.result(map[string]string{what: thing}, func(io.Writer) {})
+}
+
 // columns prints a table; a header that begins with ">" is aligned right.
 func columns(w io.Writer, headers []string, rows [][]string) {
 	t := table.NewWriter()

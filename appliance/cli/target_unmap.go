@@ -11,7 +11,7 @@ func (s streams) targetUnmap() *cli.Command {
 	return s.command(spec{
 		name: "unmap", usage: "take a LUN out of a target; the disk stays", args: "IQN LUN",
 		description: "Refused while initiators are logged in to the target, unless --force is given.",
-		flags:       []cli.Flag{&cli.BoolFlag{Name: "force", Usage: "even while it is in use"}, adminFlag},
+		flags:       nodeFlags(&cli.BoolFlag{Name: "force", Usage: "even while it is in use"}),
 		run:         runTargetUnmap,
 	})
 }
@@ -21,5 +21,8 @@ func runTargetUnmap(c *call) error {
 	if err != nil {
 		return usageError{fmt.Sprintf("petal target unmap: LUN %q", c.Args().Get(1)), "a LUN is a number from 0 to 255"}
 	}
-	return c.node().UnmapLUN(c.Context.Context, c.Args().Get(0), uint16(lun), c.Bool("force"))
+	if err := c.node().UnmapLUN(c.Context.Context, c.Args().Get(0), uint16(lun), c.Bool("force")); err != nil {
+		return err
+	}
+	return c.done("unmapped", fmt.Sprintf("%s/%d", c.Args().Get(0), lun))
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	pebblefs "github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/time/rate"
 
 	"petal/cluster/cache"
 	"petal/cluster/slab"
@@ -118,6 +119,7 @@ type Brick struct {
 	usage   map[placement.Family]int64 // blocks
 
 	failure atomic.Pointer[error]
+	rotLog  rate.Sometimes // an initiator may ask for a bad block again and again
 	closed  atomic.Bool
 	stop    chan struct{}
 	wg      sync.WaitGroup

@@ -193,7 +193,11 @@ func (b *Brick) serve(op *ReadOp, fill *cache.Fill) error {
 		}
 		b.stats.mediumErrors.Add(1)
 		b.stats.badBlocks.Add(uint64(bits.OnesCount16(uint16(bad))))
-		return &MediumError{Key: op.key(), Blocks: bad, Cause: cause}
+		err := &MediumError{Key: op.key(), Blocks: bad, Cause: cause}
+		b.rotLog.Do(func() {
+			b.o.Log.Error("blocks cannot be read", "family", err.Key.Family, "chunk", err.Key.Chunk, "offset", uint64(err.Key.Chunk)*placement.ChunkSize, "error", err)
+		})
+		return err
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"petal/journal"
 	"petal/journal/vfs"
 	"petal/placement"
@@ -40,7 +42,7 @@ type LostRange struct{ From, To journal.LSN }
 func Open(o Options) (*Brick, *Recovery, error) {
 	o.setDefaults()
 	began := time.Now()
-	b := &Brick{o: o, stop: make(chan struct{}), usage: map[placement.Family]int64{}}
+	b := &Brick{o: o, stop: make(chan struct{}), rotLog: rate.Sometimes{First: 10, Interval: time.Second}, usage: map[placement.Family]int64{}}
 	b.destager.kick = make(chan struct{}, 1)
 	b.destager.flushAt = o.Now()
 	b.reads.init()

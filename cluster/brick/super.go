@@ -252,7 +252,7 @@ func readSuper(fsys vfs.FS) (*Super, int, error) {
 	f, err := fsys.Open(superName, vfs.Direct)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, 0, &FormatError{ErrMissing, "super", "there is no file super",
-			"check that the disk is mounted; `petal brick add` makes a new brick"}
+			"check that the disk is mounted; a node makes a new brick in an empty directory"}
 	} else if err != nil {
 		return nil, 0, fmt.Errorf("brick: super: %w", err)
 	}

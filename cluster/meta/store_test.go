@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"petal/cluster/meta/metapb"
@@ -47,10 +49,11 @@ func run(s *Store, rnd *rand.Rand, n int, known map[uint64]string) (acked uint64
 // Power is cut at every operation in turn. What comes back is the last state
 // that was acknowledged, or the one that was on its way.
 func TestStoreSurvivesPowerCuts(t *testing.T) {
-	ops := 0
+	var counter atomic.Int64 // the log makes its segments in a goroutine of its own
 	count := vfs.NewMemory(64 << 20)
-	count.OnOp(func(vfs.Op) { ops++ })
+	count.OnOp(func(vfs.Op) { counter.Add(1) })
 	exercise(t, count, 1, map[uint64]string{})
+	ops := int(counter.Load())
 	if ops < 50 {
 		t.Fatalf("only %d operations: the test sees too little", ops)
 	}
@@ -71,17 +74,24 @@ func exercise(t *testing.T, disk vfs.FS, seed uint64, known map[uint64]string) (
 func cutAt(t *testing.T, cut int) {
 	seed := uint64(cut)
 	disk := vfs.NewMemory(64 << 20)
-	var after *vfs.Memory
-	n := 0
+	var (
+		mu     sync.Mutex
+		n      int
+		clone  *vfs.Memory
+		remain = func() *vfs.Memory { mu.Lock(); defer mu.Unlock(); return clone }
+	)
 	disk.OnOp(func(vfs.Op) {
+		mu.Lock()
+		defer mu.Unlock()
 		if n == cut {
-			after = disk.Crash(seed)
 			disk.Stop(errors.New("power cut"))
+			clone = disk.Crash(seed)
 		}
 		n++
 	})
 	known := map[uint64]string{}
 	acked := exercise(t, disk, seed, known)
+	after := remain()
 	if after == nil {
 		return // this seed needs fewer operations
 	}
