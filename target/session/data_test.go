@@ -306,6 +306,7 @@ func TestShared(t *testing.T) {
 		r.nexus.hold = true
 		other := part{of: shared}
 		for _, c := range []struct{ theirs, want int }{{0, 3}, {2 * sharedUnit, 3}, {3 * sharedUnit, 1}, {4 * sharedUnit, 1}, {100 * sharedUnit, 1}} {
+			synctest.Wait() // a session keeps its part until its last command is done
 			other.set(c.theirs)
 			before := r.nexus.saw().began
 			var hs []*iscsi.BHS
