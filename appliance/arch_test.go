@@ -33,12 +33,19 @@ journal/record
 journal                   > journal/record, journal/vfs
 placement
 
+cluster/times
 cluster/slab
+cluster/wire              > cluster/slab, placement
+cluster/link              > placement
+cluster/peer              > cluster/wire, cluster/slab, cluster/times, placement
+cluster/replica           > cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/slab, cluster/times, cluster/wire, placement
+cluster/sim               > cluster, cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/meta/metapb, cluster/replica, cluster/slab, cluster/times, cluster/wire, journal, journal/vfs, placement
+cluster/explore           > cluster/link, placement
 cluster/cache             > cluster/slab, placement
 cluster/brick             > journal, journal/vfs, journal/record, cluster/slab, cluster/cache, placement
 cluster/meta/metapb
-cluster/meta              > cluster/meta/metapb, journal, journal/vfs, placement
-cluster                   > cluster/brick, cluster/cache, cluster/meta, cluster/meta/metapb, cluster/slab, journal, journal/vfs, placement
+cluster/meta              > cluster/meta/metapb, cluster/times, cluster/wire, journal, journal/vfs, placement
+cluster                   > cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/meta/metapb, cluster/peer, cluster/replica, cluster/slab, cluster/times, cluster/wire, journal, journal/vfs, placement
 
 appliance/config
 appliance/api

@@ -19,11 +19,7 @@ const (
 )
 
 // OpID names a command of an initiator, wherever it is resent (R12).
-type OpID struct {
-	Coordinator uint32 // server whose session got the command
-	Incarnation uint32 // of that server
-	Number      uint64
-}
+type OpID = placement.OpID
 
 // Record is one ordered write inside one chunk. It is made by the head of the
 // chunk's bucket, goes through Append and Commit, and may then be reused.

@@ -59,7 +59,7 @@ type Identity struct {
 }
 
 // LinkID names a link: a position of the ring of a gmap.
-type LinkID struct{ GMap, Position uint32 }
+type LinkID = placement.LinkID
 
 // LinkMark is the second witness of a link's configuration (R14): the highest
 // version under which this brick took part in it, and whether it was alone.
