@@ -127,7 +127,7 @@ func parseHead(b []byte, h *head) error {
 		Bucket:    placement.Bucket(le.Uint16(b[12:])),
 		Ver:       le.Uint64(b[24:]),
 		Seq:       le.Uint64(b[32:]),
-		Op:        OpID{le.Uint32(b[40:]), le.Uint32(b[44:]), le.Uint64(b[48:])},
+		Op:        OpID{Coordinator: le.Uint32(b[40:]), Incarnation: le.Uint32(b[44:]), Number: le.Uint64(b[48:])},
 		Excluded:  le.Uint64(b[56:]),
 		Committed: journal.LSN(le.Uint64(b[64:])),
 		Settled:   journal.LSN(le.Uint64(b[72:])),

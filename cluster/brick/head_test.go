@@ -12,7 +12,7 @@ import (
 // headCases are one head of each type that is written.
 func headCases() []head {
 	k := placement.Key{Family: 0x01020304, Node: 0x05060708, Chunk: 0x090a0b0c0d0e}
-	op := OpID{0x11121314, 0x15161718, 0x191a1b1c1d1e1f20}
+	op := OpID{Coordinator: 0x11121314, Incarnation: 0x15161718, Number: 0x191a1b1c1d1e1f20}
 	h := head{Type: typeWrite, Mask: 0x8001, Key: k, Bucket: 0x0fff, Ver: 21, Seq: 22, Op: op, Excluded: 23, Committed: 24, Settled: 25}
 	zero, extent := h, h
 	zero.Type = typeZero

@@ -17,7 +17,7 @@ func TestPrepared(t *testing.T) {
 	k := placement.Key{Family: 1, Node: 1, Chunk: 4}
 	masks := []placement.Mask{placement.Full, 0x0f0f, placement.Full, 0x00ff}
 	for i, m := range masks {
-		if err := g.append(&modelRecord{r: &Record{Key: k, Ver: 7, Op: OpID{1, 2, uint64(i)}, Excluded: 9}, mask: m}); err != nil {
+		if err := g.append(&modelRecord{r: &Record{Key: k, Ver: 7, Op: OpID{Coordinator: 1, Incarnation: 2, Number: uint64(i)}, Excluded: 9}, mask: m}); err != nil {
 			t.Fatal(err)
 		}
 		for g.b.Step() { // each record's stamp vouches for those before it
@@ -34,7 +34,7 @@ func TestPrepared(t *testing.T) {
 		t.Fatalf("%d records are prepared, want 1", n)
 	}
 	r := g.recovery.Prepared[0]
-	if r.Key != k || r.Mask != 0x00ff || r.Ver != 7 || r.Seq != 4 || r.Op != (OpID{1, 2, 3}) || r.Excluded != 9 {
+	if r.Key != k || r.Mask != 0x00ff || r.Ver != 7 || r.Seq != 4 || r.Op != (OpID{Coordinator: 1, Incarnation: 2, Number: 3}) || r.Excluded != 9 {
 		t.Fatalf("prepared is %+v", r)
 	}
 	check := func(when string, n int) {

@@ -214,7 +214,7 @@ func (s *Super) parseTables(b []byte) error {
 		if p == nil {
 			return short
 		}
-		s.Links[LinkID{le.Uint32(p), le.Uint32(p[4:])}] = LinkMark{le.Uint64(p[8:]), p[16] == 1}
+		s.Links[LinkID{GMap: le.Uint32(p), Position: le.Uint32(p[4:])}] = LinkMark{le.Uint64(p[8:]), p[16] == 1}
 	}
 	p := take(8)
 	if !ok || p == nil {

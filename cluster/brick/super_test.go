@@ -14,7 +14,7 @@ import (
 
 func testSuper() *Super {
 	s := &Super{Identity: testID, Sequence: 9, Incarnation: 4, Links: map[LinkID]LinkMark{
-		{1, 2}: {77, true}, {1, 1}: {5, false}, {3, 0}: {1 << 60, true}}}
+		{GMap: 1, Position: 2}: {77, true}, {GMap: 1, Position: 1}: {5, false}, {GMap: 3}: {1 << 60, true}}}
 	s.Router = Router{Version: 6, Bricks: [][16]byte{{2}, {8}}, Table: make([]uint16, placement.Buckets)}
 	s.Router.Table[17] = 1
 	return s
@@ -33,14 +33,14 @@ func TestSuperRoundTrip(t *testing.T) {
 func TestSuperBounds(t *testing.T) {
 	big := &Super{Links: map[LinkID]LinkMark{}}
 	for i := range linksMax {
-		big.Links[LinkID{uint32(i), 0}] = LinkMark{}
+		big.Links[LinkID{GMap: uint32(i), Position: 0}] = LinkMark{}
 	}
 	big.Router.Bricks = make([][16]byte, bricksMax)
 	big.Router.Table = make([]uint16, placement.Buckets)
 	if n := len(big.encode()); n > superStride {
 		t.Errorf("the largest superblock has %d bytes, a copy has room for %d", n, superStride)
 	}
-	big.Links[LinkID{linksMax, 0}] = LinkMark{}
+	big.Links[LinkID{GMap: linksMax, Position: 0}] = LinkMark{}
 	if big.check() == nil {
 		t.Error("one link too many is accepted")
 	}
@@ -207,7 +207,7 @@ func TestSuperIsKept(t *testing.T) {
 	b := openNew(t, o)
 	if err := b.UpdateSuper(func(s *Super) error {
 		s.Incarnation = 7
-		s.Links[LinkID{1, 2}] = LinkMark{Ver: 3, Solo: true}
+		s.Links[LinkID{GMap: 1, Position: 2}] = LinkMark{Ver: 3, Solo: true}
 		return nil
 	}); err != nil {
 		t.Fatal(err)
@@ -218,7 +218,7 @@ func TestSuperIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if b.Super().Incarnation != 7 || b.Super().Links[LinkID{1, 2}] != (LinkMark{3, true}) || rec.SuperCopies != superCopies {
+	if b.Super().Incarnation != 7 || b.Super().Links[LinkID{GMap: 1, Position: 2}] != (LinkMark{3, true}) || rec.SuperCopies != superCopies {
 		t.Errorf("%+v, super %+v", rec, b.Super())
 	}
 }
