@@ -35,13 +35,14 @@ placement
 
 cluster/times
 cluster/slab
-cluster/wire              > cluster/slab, placement
+cluster/cache             > cluster/slab, placement
+cluster/wire              > cluster/cache, cluster/slab, placement
 cluster/link              > placement
-cluster/peer              > cluster/wire, cluster/slab, cluster/times, placement
+cluster/peer/pki
+cluster/peer              > cluster/peer/pki, cluster/cache, cluster/wire, cluster/slab, cluster/times, placement
 cluster/replica           > cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/slab, cluster/times, cluster/wire, placement
 cluster/sim               > cluster, cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/meta/metapb, cluster/replica, cluster/slab, cluster/times, cluster/wire, journal, journal/vfs, placement
 cluster/explore           > cluster/link, placement
-cluster/cache             > cluster/slab, placement
 cluster/brick             > journal, journal/vfs, journal/record, cluster/slab, cluster/cache, placement
 cluster/meta/metapb
 cluster/meta              > cluster/meta/metapb, cluster/times, cluster/wire, journal, journal/vfs, placement
@@ -63,6 +64,7 @@ target/peers/gotgt
 //   - appliance > cluster/meta: the types of the agreed state are meta's; cluster hands them out
 //   - appliance > cluster/brick, cluster/slab: the offline check needs no node
 //   - cli > initiator: petal bench
+//   - wire, peer > cache: cache.Refs is what data are lent as, from the socket to the disk and back
 
 // walls are edges that never exist, not even through others or in tests.
 var walls = []struct{ from, to, reason string }{
