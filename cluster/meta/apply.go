@@ -23,13 +23,14 @@ func apply(s *State, cmd *metapb.Command) (*State, error) {
 
 func (n *State) apply(cmd *metapb.Command) error {
 	if _, first := cmd.Kind.(*metapb.Command_Init); !first && n.clusterID == (ID{}) {
-		return refuse(ErrNotFound, "cluster", "it has no identity yet", "")
+		return refuse(ErrNotFound, "cluster", "it has no identity yet", "make one with `petal cluster init`, or join one with `petal node join`")
 	}
+	if err := n.enabled(cmd); err != nil {
+		return err
+	}
+	n.now = cmd.UnixMs
+	defer func() { n.now = 0 }()
 	switch k := cmd.Kind.(type) {
-	case *metapb.Command_Init:
-		return n.init(k.Init)
-	case *metapb.Command_Start:
-		return n.start(k.Start)
 	case *metapb.Command_CreateDisk:
 		return n.createDisk(k.CreateDisk)
 	case *metapb.Command_UpdateDisk:
@@ -39,7 +40,7 @@ func (n *State) apply(cmd *metapb.Command) error {
 	case *metapb.Command_FamilyFreed:
 		return n.familyFreed(k.FamilyFreed)
 	case *metapb.Command_CreateTarget:
-		return n.createTarget(k.CreateTarget.Name)
+		return n.createTarget(k.CreateTarget.GetName())
 	case *metapb.Command_DeleteTarget:
 		return n.deleteTarget(k.DeleteTarget)
 	case *metapb.Command_MapLun:
@@ -52,44 +53,55 @@ func (n *State) apply(cmd *metapb.Command) error {
 		return n.setCHAP(k.SetChap)
 	case *metapb.Command_SwapReservation:
 		return n.swapReservation(k.SwapReservation)
+	case *metapb.Command_BumpVver:
+		return n.bumpVVer(k.BumpVver)
+	case *metapb.Command_CompleteBarrier:
+		return n.completeBarrier(k.CompleteBarrier)
 	}
-	// A command of a newer release: never guess. The cluster enables new
-	// commands only when every member knows them.
+	return n.applyCluster(cmd)
+}
+
+// applyCluster is apply for the commands that are about servers and links.
+func (n *State) applyCluster(cmd *metapb.Command) error {
+	switch k := cmd.Kind.(type) {
+	case *metapb.Command_Init:
+		return n.init(k.Init)
+	case *metapb.Command_Start:
+		return n.start(k.Start)
+	case *metapb.Command_Join:
+		return n.join(k.Join)
+	case *metapb.Command_Leave:
+		return n.leave(k.Leave)
+	case *metapb.Command_Confirm:
+		return n.confirm(k.Confirm)
+	case *metapb.Command_UpdateServer:
+		return n.updateServer(k.UpdateServer)
+	case *metapb.Command_Reopen:
+		return n.reopen(k.Reopen)
+	case *metapb.Command_Reconfigure:
+		return n.reconfigure(k.Reconfigure)
+	case *metapb.Command_Fence:
+		return n.fence(k.Fence)
+	case *metapb.Command_FenceConfirm:
+		return n.fenceConfirm(k.FenceConfirm)
+	case *metapb.Command_Rejoined:
+		return n.rejoined(k.Rejoined)
+	case *metapb.Command_Filled:
+		return n.filled(k.Filled)
+	case *metapb.Command_ForceLink:
+		return n.forceLink(k.ForceLink)
+	case *metapb.Command_CreateToken:
+		return n.createToken(k.CreateToken)
+	case *metapb.Command_DeleteToken:
+		return n.deleteToken(k.DeleteToken)
+	case *metapb.Command_SetCa:
+		return n.setCA(k.SetCa)
+	case *metapb.Command_Note:
+		return n.note(k.Note)
+	}
+	// A command of a newer release: never guess. The gate lets none through that
+	// a member does not know, so this is damage or a server that was let in by force.
 	return refuse(ErrInvalid, "command", "of a kind this release does not know", "upgrade this node")
-}
-
-func (n *State) init(c *metapb.Init) error {
-	if n.clusterID != (ID{}) {
-		return refuse(ErrExists, "cluster", "", "")
-	}
-	id, err := idOf(c.ClusterId, "cluster id")
-	if err != nil {
-		return err
-	}
-	n.clusterID, n.nextFamily, n.nextServer = id, 2, 2
-	n.servers[1] = &Server{ID: 1, Name: c.ServerName}
-	n.gmaps[1] = &GMap{ID: 1, Scheme: "stripe", Copies: 1, Ring: []uint32{1}}
-	// Family 1 stays free for the cluster's own use.
-	return nil
-}
-
-func (n *State) start(c *metapb.Start) error {
-	old := n.servers[c.Server]
-	if old == nil {
-		return refuse(ErrNotFound, fmt.Sprintf("server %d", c.Server), "", "")
-	}
-	srv := *old
-	srv.Incarnation++
-	srv.Bricks = nil
-	for _, b := range c.Bricks {
-		id, err := idOf(b, "brick id")
-		if err != nil {
-			return err
-		}
-		srv.Bricks = append(srv.Bricks, id)
-	}
-	n.servers[c.Server] = &srv
-	return nil
 }
 
 func (n *State) createDisk(c *metapb.CreateDisk) error {
@@ -109,7 +121,11 @@ func (n *State) createDisk(c *metapb.CreateDisk) error {
 	if n.disks[id] != nil {
 		return refuse(ErrExists, fmt.Sprintf("disk id %x", id), "", "")
 	}
-	fam := &Family{ID: n.nextFamily, GMap: 1, NextNode: 2, Nodes: []EpochNode{{ID: 1}}}
+	gmap, err := n.placementFor(c.Scheme)
+	if err != nil {
+		return err
+	}
+	fam := &Family{ID: n.nextFamily, GMap: gmap, NextNode: 2, Nodes: []EpochNode{{ID: 1}}}
 	n.nextFamily++
 	n.families[fam.ID] = fam
 	n.disks[id] = &Disk{ID: id, Name: c.Name, Size: c.Size, BlockSize: int(c.BlockSize), WriteBack: c.WriteBack,
@@ -185,12 +201,34 @@ func (n *State) deleteDisk(c *metapb.DeleteDisk) error {
 	return nil
 }
 
+// familyFreed notes that a server has freed its part of a dropped family. With
+// the last one of those that are still members the family is gone, and with the
+// last family its placement.
 func (n *State) familyFreed(c *metapb.FamilyFreed) error {
-	f := n.families[placement.Family(c.Family)]
-	if f == nil || !f.Dropped {
+	old := n.families[placement.Family(c.Family)]
+	if old == nil || !old.Dropped {
 		return refuse(ErrNotFound, fmt.Sprintf("dropped family %d", c.Family), "", "")
 	}
+	g := n.gmaps[old.GMap]
+	who := placement.Server(c.Server)
+	if who == 0 && len(g.Ring) == 1 {
+		who = g.Ring[0]
+	}
+	if !slices.Contains(g.Ring, who) {
+		return refuse(ErrInvalid, serverThing(who), fmt.Sprintf("it has no part of family %d", c.Family), "")
+	}
+	f := *old
+	if at, had := slices.BinarySearch(f.Freed, who); !had {
+		f.Freed = slices.Insert(slices.Clone(f.Freed), at, who)
+	}
+	n.families[f.ID] = &f
+	for _, id := range g.Ring {
+		if n.servers[id] != nil && !slices.Contains(f.Freed, id) {
+			return nil
+		}
+	}
 	delete(n.families, f.ID)
+	n.dropGMap(g.ID)
 	return nil
 }
 
@@ -339,9 +377,9 @@ func (n *State) swapReservation(c *metapb.SwapReservation) error {
 		return refuse(ErrStale, diskThing(d.Name), "its reservations", "")
 	}
 	n.reservations[id] = Reservation{Version: old.Version + 1, Value: bytes.Clone(c.Value)}
-	nd := *d
-	nd.VVer++
-	n.disks[id] = &nd
+	if c.Revokes {
+		n.revoke(d)
+	}
 	return nil
 }
 

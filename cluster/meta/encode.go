@@ -15,20 +15,10 @@ import (
 // encode turns the state into its snapshot form. Equal states give equal
 // messages: everything is in the order of its key.
 func (s *State) encode() *metapb.State {
-	p := &metapb.State{ClusterId: s.clusterID[:], NextFamily: uint32(s.nextFamily), NextServer: s.nextServer, Discovery: s.discovery.encode()}
-	for _, v := range s.Servers() {
-		srv := &metapb.Server{Id: v.ID, Name: v.Name, Incarnation: v.Incarnation}
-		for _, b := range v.Bricks {
-			srv.Bricks = append(srv.Bricks, b[:])
-		}
-		p.Servers = append(p.Servers, srv)
-	}
-	for _, id := range slices.Sorted(maps.Keys(s.gmaps)) {
-		g := s.gmaps[id]
-		p.Gmaps = append(p.Gmaps, &metapb.GMap{Id: g.ID, Scheme: g.Scheme, Copies: g.Copies, Ring: g.Ring, Table: g.Table})
-	}
+	p := &metapb.State{ClusterId: s.clusterID[:], NextFamily: uint32(s.nextFamily), Discovery: s.discovery.encode()}
+	s.encodeCluster(p)
 	for _, f := range s.Families() {
-		fam := &metapb.Family{Id: uint32(f.ID), Gmap: f.GMap, NextNode: uint32(f.NextNode), Dropped: f.Dropped}
+		fam := &metapb.Family{Id: uint32(f.ID), Gmap: f.GMap, NextNode: uint32(f.NextNode), Dropped: f.Dropped, Freed: numbers(f.Freed)}
 		for _, n := range f.Nodes {
 			fam.Nodes = append(fam.Nodes, &metapb.EpochNode{Id: uint32(n.ID), Parent: uint32(n.Parent), Frozen: n.Frozen})
 		}
@@ -36,7 +26,7 @@ func (s *State) encode() *metapb.State {
 	}
 	for _, d := range s.Disks() {
 		p.Disks = append(p.Disks, &metapb.Disk{Id: d.ID[:], Name: d.Name, Size: d.Size, BlockSize: uint32(d.BlockSize), WriteBack: d.WriteBack,
-			ReadOnly: d.ReadOnly, Family: uint32(d.Family), Node: uint32(d.Node), Vver: d.VVer, CreatedUnix: d.Created.Unix()})
+			ReadOnly: d.ReadOnly, Family: uint32(d.Family), Node: uint32(d.Node), Vver: d.VVer, Revoked: d.Revoked, CreatedUnix: d.Created.Unix()})
 	}
 	for _, t := range s.Targets() {
 		tgt := &metapb.Target{Name: t.Name, Acl: t.ACL, Chap: t.CHAP.encode()}
@@ -71,23 +61,15 @@ func decode(p *metapb.State) (*State, error) {
 	if s.clusterID, err = idOf(p.ClusterId, "cluster id"); err != nil {
 		return nil, err
 	}
-	s.nextFamily, s.nextServer, s.discovery = placement.Family(p.NextFamily), p.NextServer, chapOf(p.Discovery)
-	for _, v := range p.Servers {
-		srv := &Server{ID: v.Id, Name: v.Name, Incarnation: v.Incarnation}
-		for _, b := range v.Bricks {
-			id, err := idOf(b, "brick id")
-			if err != nil {
-				return nil, err
-			}
-			srv.Bricks = append(srv.Bricks, id)
-		}
-		s.servers[v.Id] = srv
-	}
-	for _, g := range p.Gmaps {
-		s.gmaps[g.Id] = &GMap{ID: g.Id, Scheme: g.Scheme, Copies: g.Copies, Ring: g.Ring, Table: g.Table}
+	s.nextFamily, s.discovery = placement.Family(p.NextFamily), chapOf(p.Discovery)
+	if err := s.decodeCluster(p); err != nil {
+		return nil, err
 	}
 	for _, f := range p.Families {
-		fam := &Family{ID: placement.Family(f.Id), GMap: f.Gmap, NextNode: placement.Node(f.NextNode), Dropped: f.Dropped}
+		fam := &Family{ID: placement.Family(f.Id), GMap: f.Gmap, NextNode: placement.Node(f.NextNode), Dropped: f.Dropped, Freed: servers(f.Freed)}
+		if s.gmaps[fam.GMap] == nil {
+			return nil, fmt.Errorf("meta: family %d has no placement", f.Id)
+		}
 		for _, n := range f.Nodes {
 			fam.Nodes = append(fam.Nodes, EpochNode{ID: placement.Node(n.Id), Parent: placement.Node(n.Parent), Frozen: n.Frozen})
 		}
@@ -106,7 +88,7 @@ func (s *State) decodeDisks(p *metapb.State) error {
 			return err
 		}
 		disk := &Disk{ID: id, Name: d.Name, Size: d.Size, BlockSize: int(d.BlockSize), WriteBack: d.WriteBack, ReadOnly: d.ReadOnly,
-			Family: placement.Family(d.Family), Node: placement.Node(d.Node), VVer: d.Vver, Created: time.Unix(d.CreatedUnix, 0).UTC()}
+			Family: placement.Family(d.Family), Node: placement.Node(d.Node), VVer: d.Vver, Revoked: d.Revoked, Created: time.Unix(d.CreatedUnix, 0).UTC()}
 		if s.families[disk.Family] == nil {
 			return fmt.Errorf("meta: disk %q belongs to no family", d.Name)
 		}

@@ -18,6 +18,9 @@ const (
 	ErrInvalid  Kind = "invalid"
 	ErrInUse    Kind = "in use"
 	ErrStale    Kind = "changed meanwhile"
+	ErrOld      Kind = "out of date"
+	ErrNotYet   Kind = "not yet"
+	ErrNoQuorum Kind = "no quorum"
 )
 
 // Error says which thing was refused, why, and what to do about it. A refused

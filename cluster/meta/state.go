@@ -15,14 +15,27 @@ type ID [16]byte
 // State is everything that is agreed upon. It is immutable; see package doc.
 // The zero State is the one before the first command.
 type State struct {
-	index uint64 // number of the last command applied
+	index uint64 // of the last entry of the log that is in it
 	term  uint64
 
-	clusterID    ID
-	nextFamily   placement.Family
-	nextServer   uint32
-	servers      map[uint32]*Server
-	gmaps        map[uint32]*GMap
+	clusterID  ID
+	name       string
+	times      uint32 // permille of the default intervals; 0: nobody said
+	nextFamily placement.Family
+	nextServer placement.Server
+	nextGMap   uint32
+	nextEvent  uint64
+	servers    map[placement.Server]*Server
+	gmaps      map[uint32]*placement.GMap
+	links      map[placement.LinkID]*Link // those that are not as they began
+	conf       Conf
+	sessions   map[placement.Server]session
+	tokens     map[string]Token // by hash
+	events     []*Event         // oldest first, at most MaxEvents
+	caCert     []byte
+	caKey      []byte // sealed
+
+	now          int64 // unix ms; while a command is applied: when it was proposed
 	families     map[placement.Family]*Family
 	disks        map[ID]*Disk
 	diskNames    map[string]ID
@@ -32,30 +45,14 @@ type State struct {
 	retired      map[retiredKey]ID
 }
 
-// Server is a member of the cluster.
-type Server struct {
-	ID          uint32
-	Name        string
-	Incarnation uint64 // of its latest process; from 1
-	Bricks      []ID   // the bricks it has opened last
-}
-
-// GMap says which servers hold what; see package placement.
-type GMap struct {
-	ID     uint32
-	Scheme string
-	Copies uint32
-	Ring   []uint32
-	Table  []byte
-}
-
 // Family is a disk with its snapshots and clones: a tree of epoch nodes.
 type Family struct {
 	ID       placement.Family
 	GMap     uint32
 	NextNode placement.Node
 	Nodes    []EpochNode
-	Dropped  bool // no disk uses it; its space is being freed
+	Dropped  bool               // no disk uses it; its space is being freed
+	Freed    []placement.Server // of a dropped one: who has nothing of it left, ascending
 }
 
 // EpochNode is where one version of a family's data is written.
@@ -90,6 +87,7 @@ type Disk struct {
 	Family    placement.Family
 	Node      placement.Node // where new writes go
 	VVer      uint64         // bumped by whatever ops in flight must notice
+	Revoked   uint64         // the VVer at which rights were last taken away (reservations, reset): an op older than that is not resent
 	Created   time.Time
 }
 
@@ -130,19 +128,12 @@ type retiredKey struct {
 	lun    uint16
 }
 
-// Index is the number of the last command applied.
+// Index is the place in the log of the last command applied. It grows with
+// every change.
 func (s *State) Index() uint64 { return s.index }
 
 // ClusterID is the cluster's identity, zero before it has one.
 func (s *State) ClusterID() ID { return s.clusterID }
-
-// Server returns a member, or nil.
-func (s *State) Server(id uint32) *Server { return s.servers[id] }
-
-// Servers returns the members by id.
-func (s *State) Servers() []*Server {
-	return slices.SortedFunc(maps.Values(s.servers), func(a, b *Server) int { return int(a.ID) - int(b.ID) })
-}
 
 // Disks returns all disks by name.
 func (s *State) Disks() []*Disk {
@@ -208,6 +199,9 @@ func (s *State) clone() *State {
 	n := *s
 	n.servers = cloneMap(s.servers)
 	n.gmaps = cloneMap(s.gmaps)
+	n.links = cloneMap(s.links)
+	n.sessions = cloneMap(s.sessions)
+	n.tokens = cloneMap(s.tokens)
 	n.families = cloneMap(s.families)
 	n.disks = cloneMap(s.disks)
 	n.diskNames = cloneMap(s.diskNames)

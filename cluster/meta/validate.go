@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"petal/placement"
 )
@@ -19,6 +20,14 @@ const (
 	MaxReservation    = 512 << 10 // bytes of a unit's reservation value; a command must fit a log segment
 	MaxDiskSize       = 1<<64 - placement.ChunkSize
 	MaxServerName     = 63
+	MaxSite           = 63
+	maxAddresses      = 16
+	maxAddress        = 262 // a host name, a colon and a port
+	maxEventText      = 500
+	maxEventKind      = 32
+	maxTokens         = 100
+	maxTokenUses      = 1000
+	maxCertificate    = 16 << 10
 	defaultHintDisk   = "use 1 to 63 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit"
 	defaultHintTarget = `an iSCSI name looks like "iqn.2026-11.com.example:data", "eui.02004567A425678D" or "naa.52004567BA64678D"`
 )
@@ -94,6 +103,29 @@ func checkCHAP(c CHAP) error {
 	}
 	if c.User == "" && c.MutualUser != "" {
 		return refuse(ErrInvalid, "CHAP account", "mutual authentication without the one-way one", "set the initiator's user and secret too")
+	}
+	return nil
+}
+
+func printable(s string, max int) bool {
+	return len(s) <= max && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == ',' })
+}
+
+// checkServer says whether a server may be described so.
+func checkServer(name, site string, addrs, portals []string) error {
+	if !printable(name, MaxServerName) {
+		return refuse(ErrInvalid, fmt.Sprintf("server name %q", name), "", "use at most 63 printable characters without commas")
+	}
+	if !printable(site, MaxSite) {
+		return refuse(ErrInvalid, fmt.Sprintf("site %q", site), "", "use at most 63 printable characters without commas")
+	}
+	if len(addrs) > maxAddresses || len(portals) > maxAddresses {
+		return refuse(ErrInvalid, fmt.Sprintf("server %q", name), fmt.Sprintf("%d addresses and %d portals", len(addrs), len(portals)), fmt.Sprintf("at most %d of each", maxAddresses))
+	}
+	for _, a := range slices.Concat(addrs, portals) {
+		if a == "" || !printable(a, maxAddress) {
+			return refuse(ErrInvalid, fmt.Sprintf("address %q", a), "", "use host:port")
+		}
 	}
 	return nil
 }

@@ -25,7 +25,54 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Entry is one record of the log.
+type ServerKind int32
+
+const (
+	ServerKind_DATA    ServerKind = 0
+	ServerKind_WITNESS ServerKind = 1 // takes part in agreement and holds no data
+)
+
+// Enum value maps for ServerKind.
+var (
+	ServerKind_name = map[int32]string{
+		0: "DATA",
+		1: "WITNESS",
+	}
+	ServerKind_value = map[string]int32{
+		"DATA":    0,
+		"WITNESS": 1,
+	}
+)
+
+func (x ServerKind) Enum() *ServerKind {
+	p := new(ServerKind)
+	*p = x
+	return p
+}
+
+func (x ServerKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ServerKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_cluster_meta_metapb_meta_proto_enumTypes[0].Descriptor()
+}
+
+func (ServerKind) Type() protoreflect.EnumType {
+	return &file_cluster_meta_metapb_meta_proto_enumTypes[0]
+}
+
+func (x ServerKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ServerKind.Descriptor instead.
+func (ServerKind) EnumDescriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{0}
+}
+
+// Entry is one record of the log of a release that had one node (snapshot
+// format 1). Later logs hold Records.
 type Entry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
@@ -86,6 +133,332 @@ func (x *Entry) GetCommand() []byte {
 	return nil
 }
 
+// Record is one record of the log: what raft wants durable together.
+type Record struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hard          *Hard                  `protobuf:"bytes,1,opt,name=hard,proto3" json:"hard,omitempty"`         // replaces the one before it
+	Entries       []*LogEntry            `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`   // an index that was there before replaces it and all after it
+	Snapshot      *Mark                  `protobuf:"bytes,3,opt,name=snapshot,proto3" json:"snapshot,omitempty"` // the snapshot file has the state up to there; the log goes on after it
+	Session       uint64                 `protobuf:"varint,4,opt,name=session,proto3" json:"session,omitempty"`  // of the process that writes from here on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Record) Reset() {
+	*x = Record{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Record) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Record) ProtoMessage() {}
+
+func (x *Record) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Record.ProtoReflect.Descriptor instead.
+func (*Record) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Record) GetHard() *Hard {
+	if x != nil {
+		return x.Hard
+	}
+	return nil
+}
+
+func (x *Record) GetEntries() []*LogEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *Record) GetSnapshot() *Mark {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *Record) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+type Hard struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Vote          uint64                 `protobuf:"varint,2,opt,name=vote,proto3" json:"vote,omitempty"`
+	Commit        uint64                 `protobuf:"varint,3,opt,name=commit,proto3" json:"commit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hard) Reset() {
+	*x = Hard{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hard) ProtoMessage() {}
+
+func (x *Hard) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hard.ProtoReflect.Descriptor instead.
+func (*Hard) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Hard) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Hard) GetVote() uint64 {
+	if x != nil {
+		return x.Vote
+	}
+	return 0
+}
+
+func (x *Hard) GetCommit() uint64 {
+	if x != nil {
+		return x.Commit
+	}
+	return 0
+}
+
+type LogEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Type          uint32                 `protobuf:"varint,3,opt,name=type,proto3" json:"type,omitempty"` // raftpb.EntryType
+	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`  // Proposal, or raft's own
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogEntry) Reset() {
+	*x = LogEntry{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogEntry) ProtoMessage() {}
+
+func (x *LogEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
+func (*LogEntry) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LogEntry) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *LogEntry) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *LogEntry) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *LogEntry) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type Mark struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mark) Reset() {
+	*x = Mark{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mark) ProtoMessage() {}
+
+func (x *Mark) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mark.ProtoReflect.Descriptor instead.
+func (*Mark) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Mark) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Mark) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+// Proposal is a command on its way through the log.
+type Proposal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Origin        uint32                 `protobuf:"varint,1,opt,name=origin,proto3" json:"origin,omitempty"`   // server that proposed it
+	Session       uint64                 `protobuf:"varint,2,opt,name=session,proto3" json:"session,omitempty"` // of that server's process; grows
+	Number        uint64                 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`   // within the session
+	Floor         uint64                 `protobuf:"varint,4,opt,name=floor,proto3" json:"floor,omitempty"`     // the origin waits for no lower number any more
+	Command       *Command               `protobuf:"bytes,5,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Proposal) Reset() {
+	*x = Proposal{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Proposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Proposal) ProtoMessage() {}
+
+func (x *Proposal) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
+func (*Proposal) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Proposal) GetOrigin() uint32 {
+	if x != nil {
+		return x.Origin
+	}
+	return 0
+}
+
+func (x *Proposal) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Proposal) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Proposal) GetFloor() uint64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
+func (x *Proposal) GetCommand() *Command {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
 // Snapshot is the state after the command with number index.
 type Snapshot struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -99,7 +472,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[1]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -111,7 +484,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[1]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -124,7 +497,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{1}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Snapshot) GetFormat() uint32 {
@@ -168,13 +541,24 @@ type State struct {
 	Discovery     *Chap                  `protobuf:"bytes,9,opt,name=discovery,proto3" json:"discovery,omitempty"`
 	Reservations  []*Reservation         `protobuf:"bytes,10,rep,name=reservations,proto3" json:"reservations,omitempty"`
 	Retired       []*Retired             `protobuf:"bytes,11,rep,name=retired,proto3" json:"retired,omitempty"`
+	Links         []*Link                `protobuf:"bytes,12,rep,name=links,proto3" json:"links,omitempty"` // those whose configuration is not the default
+	Conf          *Conf                  `protobuf:"bytes,13,opt,name=conf,proto3" json:"conf,omitempty"`
+	Sessions      []*Session             `protobuf:"bytes,14,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	Tokens        []*Token               `protobuf:"bytes,15,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	Events        []*Event               `protobuf:"bytes,16,rep,name=events,proto3" json:"events,omitempty"` // oldest first
+	NextEvent     uint64                 `protobuf:"varint,17,opt,name=next_event,json=nextEvent,proto3" json:"next_event,omitempty"`
+	CaCertificate []byte                 `protobuf:"bytes,18,opt,name=ca_certificate,json=caCertificate,proto3" json:"ca_certificate,omitempty"`
+	SealedCaKey   []byte                 `protobuf:"bytes,19,opt,name=sealed_ca_key,json=sealedCaKey,proto3" json:"sealed_ca_key,omitempty"`
+	NextGmap      uint32                 `protobuf:"varint,20,opt,name=next_gmap,json=nextGmap,proto3" json:"next_gmap,omitempty"`
+	Name          string                 `protobuf:"bytes,21,opt,name=name,proto3" json:"name,omitempty"`                                         // of the cluster
+	TimesPermille uint32                 `protobuf:"varint,22,opt,name=times_permille,json=timesPermille,proto3" json:"times_permille,omitempty"` // intervals against the default ones
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[2]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -186,7 +570,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[2]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -199,7 +583,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{2}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *State) GetClusterId() []byte {
@@ -279,19 +663,251 @@ func (x *State) GetRetired() []*Retired {
 	return nil
 }
 
+func (x *State) GetLinks() []*Link {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *State) GetConf() *Conf {
+	if x != nil {
+		return x.Conf
+	}
+	return nil
+}
+
+func (x *State) GetSessions() []*Session {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+func (x *State) GetTokens() []*Token {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+func (x *State) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *State) GetNextEvent() uint64 {
+	if x != nil {
+		return x.NextEvent
+	}
+	return 0
+}
+
+func (x *State) GetCaCertificate() []byte {
+	if x != nil {
+		return x.CaCertificate
+	}
+	return nil
+}
+
+func (x *State) GetSealedCaKey() []byte {
+	if x != nil {
+		return x.SealedCaKey
+	}
+	return nil
+}
+
+func (x *State) GetNextGmap() uint32 {
+	if x != nil {
+		return x.NextGmap
+	}
+	return 0
+}
+
+func (x *State) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *State) GetTimesPermille() uint32 {
+	if x != nil {
+		return x.TimesPermille
+	}
+	return 0
+}
+
+// Conf is raft's own membership.
+type Conf struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Voters         []uint64               `protobuf:"varint,1,rep,packed,name=voters,proto3" json:"voters,omitempty"`
+	Learners       []uint64               `protobuf:"varint,2,rep,packed,name=learners,proto3" json:"learners,omitempty"`
+	VotersOutgoing []uint64               `protobuf:"varint,3,rep,packed,name=voters_outgoing,json=votersOutgoing,proto3" json:"voters_outgoing,omitempty"`
+	LearnersNext   []uint64               `protobuf:"varint,4,rep,packed,name=learners_next,json=learnersNext,proto3" json:"learners_next,omitempty"`
+	AutoLeave      bool                   `protobuf:"varint,5,opt,name=auto_leave,json=autoLeave,proto3" json:"auto_leave,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Conf) Reset() {
+	*x = Conf{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Conf) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Conf) ProtoMessage() {}
+
+func (x *Conf) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Conf.ProtoReflect.Descriptor instead.
+func (*Conf) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Conf) GetVoters() []uint64 {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *Conf) GetLearners() []uint64 {
+	if x != nil {
+		return x.Learners
+	}
+	return nil
+}
+
+func (x *Conf) GetVotersOutgoing() []uint64 {
+	if x != nil {
+		return x.VotersOutgoing
+	}
+	return nil
+}
+
+func (x *Conf) GetLearnersNext() []uint64 {
+	if x != nil {
+		return x.LearnersNext
+	}
+	return nil
+}
+
+func (x *Conf) GetAutoLeave() bool {
+	if x != nil {
+		return x.AutoLeave
+	}
+	return false
+}
+
+// Session says which numbers of a server's present session were applied.
+type Session struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        uint32                 `protobuf:"varint,1,opt,name=server,proto3" json:"server,omitempty"`
+	Session       uint64                 `protobuf:"varint,2,opt,name=session,proto3" json:"session,omitempty"`
+	Floor         uint64                 `protobuf:"varint,3,opt,name=floor,proto3" json:"floor,omitempty"`            // all below it
+	Numbers       []uint64               `protobuf:"varint,4,rep,packed,name=numbers,proto3" json:"numbers,omitempty"` // of the others, ascending
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Session) Reset() {
+	*x = Session{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Session) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Session) ProtoMessage() {}
+
+func (x *Session) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Session.ProtoReflect.Descriptor instead.
+func (*Session) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Session) GetServer() uint32 {
+	if x != nil {
+		return x.Server
+	}
+	return 0
+}
+
+func (x *Session) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Session) GetFloor() uint64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
+func (x *Session) GetNumbers() []uint64 {
+	if x != nil {
+		return x.Numbers
+	}
+	return nil
+}
+
 type Server struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Incarnation   uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Bricks        [][]byte               `protobuf:"bytes,4,rep,name=bricks,proto3" json:"bricks,omitempty"` // uuids
+	Site          string                 `protobuf:"bytes,5,opt,name=site,proto3" json:"site,omitempty"`
+	Kind          ServerKind             `protobuf:"varint,6,opt,name=kind,proto3,enum=petal.meta.ServerKind" json:"kind,omitempty"`
+	Addresses     []string               `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`  // of the peer protocol
+	Portals       []string               `protobuf:"bytes,8,rep,name=portals,proto3" json:"portals,omitempty"`      // of iSCSI
+	Confirmed     uint64                 `protobuf:"varint,9,opt,name=confirmed,proto3" json:"confirmed,omitempty"` // incarnation that its bricks bear witness of
+	Release       uint32                 `protobuf:"varint,10,opt,name=release,proto3" json:"release,omitempty"`
+	DownSinceMs   int64                  `protobuf:"varint,11,opt,name=down_since_ms,json=downSinceMs,proto3" json:"down_since_ms,omitempty"` // unix; 0: up
+	Leaving       bool                   `protobuf:"varint,12,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	JoinedMs      int64                  `protobuf:"varint,13,opt,name=joined_ms,json=joinedMs,proto3" json:"joined_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[3]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -303,7 +919,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[3]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -316,7 +932,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{3}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Server) GetId() uint32 {
@@ -347,6 +963,348 @@ func (x *Server) GetBricks() [][]byte {
 	return nil
 }
 
+func (x *Server) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *Server) GetKind() ServerKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ServerKind_DATA
+}
+
+func (x *Server) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Server) GetPortals() []string {
+	if x != nil {
+		return x.Portals
+	}
+	return nil
+}
+
+func (x *Server) GetConfirmed() uint64 {
+	if x != nil {
+		return x.Confirmed
+	}
+	return 0
+}
+
+func (x *Server) GetRelease() uint32 {
+	if x != nil {
+		return x.Release
+	}
+	return 0
+}
+
+func (x *Server) GetDownSinceMs() int64 {
+	if x != nil {
+		return x.DownSinceMs
+	}
+	return 0
+}
+
+func (x *Server) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
+func (x *Server) GetJoinedMs() int64 {
+	if x != nil {
+		return x.JoinedMs
+	}
+	return 0
+}
+
+// Link is the configuration of one link.
+type Link struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gmap          uint32                 `protobuf:"varint,1,opt,name=gmap,proto3" json:"gmap,omitempty"`
+	Position      uint32                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Ver           uint64                 `protobuf:"varint,3,opt,name=ver,proto3" json:"ver,omitempty"`
+	InSync        uint32                 `protobuf:"varint,4,opt,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"` // bit i is member i
+	Head          uint32                 `protobuf:"varint,5,opt,name=head,proto3" json:"head,omitempty"`
+	Filling       uint32                 `protobuf:"varint,6,opt,name=filling,proto3" json:"filling,omitempty"`                          // in sync, but missing blocks that they know of
+	Fenced        uint32                 `protobuf:"varint,7,opt,name=fenced,proto3" json:"fenced,omitempty"`                            // on their way out: they serve nothing of the link
+	Confirmed     uint32                 `protobuf:"varint,8,opt,name=confirmed,proto3" json:"confirmed,omitempty"`                      // fenced ones that have stopped
+	ChangedMs     int64                  `protobuf:"varint,9,opt,name=changed_ms,json=changedMs,proto3" json:"changed_ms,omitempty"`     // unix time of the last change
+	DegradedMs    int64                  `protobuf:"varint,10,opt,name=degraded_ms,json=degradedMs,proto3" json:"degraded_ms,omitempty"` // since when a member has not been in sync; 0: all are
+	Blank         uint32                 `protobuf:"varint,11,opt,name=blank,proto3" json:"blank,omitempty"`                             // out of sync, and what they have of the link is worth nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Link) Reset() {
+	*x = Link{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Link) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Link) ProtoMessage() {}
+
+func (x *Link) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Link.ProtoReflect.Descriptor instead.
+func (*Link) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Link) GetGmap() uint32 {
+	if x != nil {
+		return x.Gmap
+	}
+	return 0
+}
+
+func (x *Link) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Link) GetVer() uint64 {
+	if x != nil {
+		return x.Ver
+	}
+	return 0
+}
+
+func (x *Link) GetInSync() uint32 {
+	if x != nil {
+		return x.InSync
+	}
+	return 0
+}
+
+func (x *Link) GetHead() uint32 {
+	if x != nil {
+		return x.Head
+	}
+	return 0
+}
+
+func (x *Link) GetFilling() uint32 {
+	if x != nil {
+		return x.Filling
+	}
+	return 0
+}
+
+func (x *Link) GetFenced() uint32 {
+	if x != nil {
+		return x.Fenced
+	}
+	return 0
+}
+
+func (x *Link) GetConfirmed() uint32 {
+	if x != nil {
+		return x.Confirmed
+	}
+	return 0
+}
+
+func (x *Link) GetChangedMs() int64 {
+	if x != nil {
+		return x.ChangedMs
+	}
+	return 0
+}
+
+func (x *Link) GetDegradedMs() int64 {
+	if x != nil {
+		return x.DegradedMs
+	}
+	return 0
+}
+
+func (x *Link) GetBlank() uint32 {
+	if x != nil {
+		return x.Blank
+	}
+	return 0
+}
+
+// Token lets servers join. The secret itself is nowhere in the state.
+type Token struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"` // SHA-256 of the secret
+	ExpiresMs     int64                  `protobuf:"varint,2,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	CreatedMs     int64                  `protobuf:"varint,3,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
+	UsesLeft      uint32                 `protobuf:"varint,4,opt,name=uses_left,json=usesLeft,proto3" json:"uses_left,omitempty"`
+	UsedBy        string                 `protobuf:"bytes,5,opt,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Token) Reset() {
+	*x = Token{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Token) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Token) ProtoMessage() {}
+
+func (x *Token) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Token.ProtoReflect.Descriptor instead.
+func (*Token) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Token) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *Token) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *Token) GetCreatedMs() int64 {
+	if x != nil {
+		return x.CreatedMs
+	}
+	return 0
+}
+
+func (x *Token) GetUsesLeft() uint32 {
+	if x != nil {
+		return x.UsesLeft
+	}
+	return 0
+}
+
+func (x *Token) GetUsedBy() string {
+	if x != nil {
+		return x.UsedBy
+	}
+	return ""
+}
+
+// Event is something that happened, in words.
+type Event struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	UnixMs        int64                  `protobuf:"varint,2,opt,name=unix_ms,json=unixMs,proto3" json:"unix_ms,omitempty"`
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Server        uint32                 `protobuf:"varint,4,opt,name=server,proto3" json:"server,omitempty"` // 0: none in particular
+	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Event) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Event) GetUnixMs() int64 {
+	if x != nil {
+		return x.UnixMs
+	}
+	return 0
+}
+
+func (x *Event) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Event) GetServer() uint32 {
+	if x != nil {
+		return x.Server
+	}
+	return 0
+}
+
+func (x *Event) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type GMap struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -360,7 +1318,7 @@ type GMap struct {
 
 func (x *GMap) Reset() {
 	*x = GMap{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[4]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +1330,7 @@ func (x *GMap) String() string {
 func (*GMap) ProtoMessage() {}
 
 func (x *GMap) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[4]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +1343,7 @@ func (x *GMap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GMap.ProtoReflect.Descriptor instead.
 func (*GMap) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{4}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GMap) GetId() uint32 {
@@ -430,14 +1388,15 @@ type Family struct {
 	Gmap          uint32                 `protobuf:"varint,2,opt,name=gmap,proto3" json:"gmap,omitempty"`
 	NextNode      uint32                 `protobuf:"varint,3,opt,name=next_node,json=nextNode,proto3" json:"next_node,omitempty"`
 	Nodes         []*EpochNode           `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	Dropped       bool                   `protobuf:"varint,5,opt,name=dropped,proto3" json:"dropped,omitempty"` // no disk uses it; its space is being freed
+	Dropped       bool                   `protobuf:"varint,5,opt,name=dropped,proto3" json:"dropped,omitempty"`    // no disk uses it; its space is being freed
+	Freed         []uint32               `protobuf:"varint,6,rep,packed,name=freed,proto3" json:"freed,omitempty"` // servers that have freed theirs
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Family) Reset() {
 	*x = Family{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[5]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +1408,7 @@ func (x *Family) String() string {
 func (*Family) ProtoMessage() {}
 
 func (x *Family) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[5]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +1421,7 @@ func (x *Family) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Family.ProtoReflect.Descriptor instead.
 func (*Family) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{5}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Family) GetId() uint32 {
@@ -500,6 +1459,13 @@ func (x *Family) GetDropped() bool {
 	return false
 }
 
+func (x *Family) GetFreed() []uint32 {
+	if x != nil {
+		return x.Freed
+	}
+	return nil
+}
+
 type EpochNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -511,7 +1477,7 @@ type EpochNode struct {
 
 func (x *EpochNode) Reset() {
 	*x = EpochNode{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[6]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -523,7 +1489,7 @@ func (x *EpochNode) String() string {
 func (*EpochNode) ProtoMessage() {}
 
 func (x *EpochNode) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[6]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -536,7 +1502,7 @@ func (x *EpochNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EpochNode.ProtoReflect.Descriptor instead.
 func (*EpochNode) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{6}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EpochNode) GetId() uint32 {
@@ -572,13 +1538,14 @@ type Disk struct {
 	Node          uint32                 `protobuf:"varint,8,opt,name=node,proto3" json:"node,omitempty"`
 	Vver          uint64                 `protobuf:"varint,9,opt,name=vver,proto3" json:"vver,omitempty"`
 	CreatedUnix   int64                  `protobuf:"varint,10,opt,name=created_unix,json=createdUnix,proto3" json:"created_unix,omitempty"`
+	Revoked       uint64                 `protobuf:"varint,11,opt,name=revoked,proto3" json:"revoked,omitempty"` // vver at which rights were last taken away
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[7]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +1557,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[7]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +1570,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{7}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Disk) GetId() []byte {
@@ -676,6 +1643,13 @@ func (x *Disk) GetCreatedUnix() int64 {
 	return 0
 }
 
+func (x *Disk) GetRevoked() uint64 {
+	if x != nil {
+		return x.Revoked
+	}
+	return 0
+}
+
 type Lun struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Number        uint32                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
@@ -686,7 +1660,7 @@ type Lun struct {
 
 func (x *Lun) Reset() {
 	*x = Lun{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[8]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -698,7 +1672,7 @@ func (x *Lun) String() string {
 func (*Lun) ProtoMessage() {}
 
 func (x *Lun) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[8]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -711,7 +1685,7 @@ func (x *Lun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lun.ProtoReflect.Descriptor instead.
 func (*Lun) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{8}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Lun) GetNumber() uint32 {
@@ -742,7 +1716,7 @@ type Chap struct {
 
 func (x *Chap) Reset() {
 	*x = Chap{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[9]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +1728,7 @@ func (x *Chap) String() string {
 func (*Chap) ProtoMessage() {}
 
 func (x *Chap) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[9]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +1741,7 @@ func (x *Chap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chap.ProtoReflect.Descriptor instead.
 func (*Chap) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{9}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Chap) GetUser() string {
@@ -810,7 +1784,7 @@ type Target struct {
 
 func (x *Target) Reset() {
 	*x = Target{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[10]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +1796,7 @@ func (x *Target) String() string {
 func (*Target) ProtoMessage() {}
 
 func (x *Target) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[10]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +1809,7 @@ func (x *Target) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Target.ProtoReflect.Descriptor instead.
 func (*Target) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{10}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Target) GetName() string {
@@ -877,7 +1851,7 @@ type Reservation struct {
 
 func (x *Reservation) Reset() {
 	*x = Reservation{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[11]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +1863,7 @@ func (x *Reservation) String() string {
 func (*Reservation) ProtoMessage() {}
 
 func (x *Reservation) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[11]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +1876,7 @@ func (x *Reservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reservation.ProtoReflect.Descriptor instead.
 func (*Reservation) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{11}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Reservation) GetDisk() []byte {
@@ -939,7 +1913,7 @@ type Retired struct {
 
 func (x *Retired) Reset() {
 	*x = Retired{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[12]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1925,7 @@ func (x *Retired) String() string {
 func (*Retired) ProtoMessage() {}
 
 func (x *Retired) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[12]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1938,7 @@ func (x *Retired) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Retired.ProtoReflect.Descriptor instead.
 func (*Retired) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{12}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Retired) GetTarget() string {
@@ -1005,14 +1979,32 @@ type Command struct {
 	//	*Command_SetAcl
 	//	*Command_SetChap
 	//	*Command_SwapReservation
+	//	*Command_Join
+	//	*Command_Leave
+	//	*Command_Confirm
+	//	*Command_Reopen
+	//	*Command_Reconfigure
+	//	*Command_Fence
+	//	*Command_FenceConfirm
+	//	*Command_Rejoined
+	//	*Command_Filled
+	//	*Command_ForceLink
+	//	*Command_BumpVver
+	//	*Command_CompleteBarrier
+	//	*Command_CreateToken
+	//	*Command_DeleteToken
+	//	*Command_SetCa
+	//	*Command_UpdateServer
+	//	*Command_Note
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
+	UnixMs        int64          `protobuf:"varint,100,opt,name=unix_ms,json=unixMs,proto3" json:"unix_ms,omitempty"` // when it was proposed: the only time there is in apply
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[13]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +2016,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[13]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +2029,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{13}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Command) GetKind() isCommand_Kind {
@@ -1164,6 +2156,166 @@ func (x *Command) GetSwapReservation() *SwapReservation {
 	return nil
 }
 
+func (x *Command) GetJoin() *Join {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Join); ok {
+			return x.Join
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLeave() *Leave {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Leave); ok {
+			return x.Leave
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetConfirm() *Confirm {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Confirm); ok {
+			return x.Confirm
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReopen() *Reopen {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Reopen); ok {
+			return x.Reopen
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReconfigure() *Reconfigure {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Reconfigure); ok {
+			return x.Reconfigure
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetFence() *Fence {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Fence); ok {
+			return x.Fence
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetFenceConfirm() *FenceConfirm {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_FenceConfirm); ok {
+			return x.FenceConfirm
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRejoined() *Rejoined {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Rejoined); ok {
+			return x.Rejoined
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetFilled() *Filled {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Filled); ok {
+			return x.Filled
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetForceLink() *ForceLink {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_ForceLink); ok {
+			return x.ForceLink
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBumpVver() *BumpVVer {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_BumpVver); ok {
+			return x.BumpVver
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCompleteBarrier() *CompleteBarrier {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_CompleteBarrier); ok {
+			return x.CompleteBarrier
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCreateToken() *CreateToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_CreateToken); ok {
+			return x.CreateToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeleteToken() *DeleteToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_DeleteToken); ok {
+			return x.DeleteToken
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetCa() *SetCA {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_SetCa); ok {
+			return x.SetCa
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUpdateServer() *UpdateServer {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_UpdateServer); ok {
+			return x.UpdateServer
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetNote() *Note {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_Note); ok {
+			return x.Note
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUnixMs() int64 {
+	if x != nil {
+		return x.UnixMs
+	}
+	return 0
+}
+
 type isCommand_Kind interface {
 	isCommand_Kind()
 }
@@ -1220,6 +2372,74 @@ type Command_SwapReservation struct {
 	SwapReservation *SwapReservation `protobuf:"bytes,13,opt,name=swap_reservation,json=swapReservation,proto3,oneof"`
 }
 
+type Command_Join struct {
+	Join *Join `protobuf:"bytes,14,opt,name=join,proto3,oneof"`
+}
+
+type Command_Leave struct {
+	Leave *Leave `protobuf:"bytes,15,opt,name=leave,proto3,oneof"`
+}
+
+type Command_Confirm struct {
+	Confirm *Confirm `protobuf:"bytes,16,opt,name=confirm,proto3,oneof"`
+}
+
+type Command_Reopen struct {
+	Reopen *Reopen `protobuf:"bytes,17,opt,name=reopen,proto3,oneof"`
+}
+
+type Command_Reconfigure struct {
+	Reconfigure *Reconfigure `protobuf:"bytes,18,opt,name=reconfigure,proto3,oneof"`
+}
+
+type Command_Fence struct {
+	Fence *Fence `protobuf:"bytes,19,opt,name=fence,proto3,oneof"`
+}
+
+type Command_FenceConfirm struct {
+	FenceConfirm *FenceConfirm `protobuf:"bytes,20,opt,name=fence_confirm,json=fenceConfirm,proto3,oneof"`
+}
+
+type Command_Rejoined struct {
+	Rejoined *Rejoined `protobuf:"bytes,21,opt,name=rejoined,proto3,oneof"`
+}
+
+type Command_Filled struct {
+	Filled *Filled `protobuf:"bytes,22,opt,name=filled,proto3,oneof"`
+}
+
+type Command_ForceLink struct {
+	ForceLink *ForceLink `protobuf:"bytes,23,opt,name=force_link,json=forceLink,proto3,oneof"`
+}
+
+type Command_BumpVver struct {
+	BumpVver *BumpVVer `protobuf:"bytes,24,opt,name=bump_vver,json=bumpVver,proto3,oneof"`
+}
+
+type Command_CompleteBarrier struct {
+	CompleteBarrier *CompleteBarrier `protobuf:"bytes,25,opt,name=complete_barrier,json=completeBarrier,proto3,oneof"`
+}
+
+type Command_CreateToken struct {
+	CreateToken *CreateToken `protobuf:"bytes,26,opt,name=create_token,json=createToken,proto3,oneof"`
+}
+
+type Command_DeleteToken struct {
+	DeleteToken *DeleteToken `protobuf:"bytes,27,opt,name=delete_token,json=deleteToken,proto3,oneof"`
+}
+
+type Command_SetCa struct {
+	SetCa *SetCA `protobuf:"bytes,28,opt,name=set_ca,json=setCa,proto3,oneof"`
+}
+
+type Command_UpdateServer struct {
+	UpdateServer *UpdateServer `protobuf:"bytes,29,opt,name=update_server,json=updateServer,proto3,oneof"`
+}
+
+type Command_Note struct {
+	Note *Note `protobuf:"bytes,30,opt,name=note,proto3,oneof"`
+}
+
 func (*Command_Init) isCommand_Kind() {}
 
 func (*Command_Start) isCommand_Kind() {}
@@ -1246,17 +2466,58 @@ func (*Command_SetChap) isCommand_Kind() {}
 
 func (*Command_SwapReservation) isCommand_Kind() {}
 
+func (*Command_Join) isCommand_Kind() {}
+
+func (*Command_Leave) isCommand_Kind() {}
+
+func (*Command_Confirm) isCommand_Kind() {}
+
+func (*Command_Reopen) isCommand_Kind() {}
+
+func (*Command_Reconfigure) isCommand_Kind() {}
+
+func (*Command_Fence) isCommand_Kind() {}
+
+func (*Command_FenceConfirm) isCommand_Kind() {}
+
+func (*Command_Rejoined) isCommand_Kind() {}
+
+func (*Command_Filled) isCommand_Kind() {}
+
+func (*Command_ForceLink) isCommand_Kind() {}
+
+func (*Command_BumpVver) isCommand_Kind() {}
+
+func (*Command_CompleteBarrier) isCommand_Kind() {}
+
+func (*Command_CreateToken) isCommand_Kind() {}
+
+func (*Command_DeleteToken) isCommand_Kind() {}
+
+func (*Command_SetCa) isCommand_Kind() {}
+
+func (*Command_UpdateServer) isCommand_Kind() {}
+
+func (*Command_Note) isCommand_Kind() {}
+
 type Init struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     []byte                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	ServerName    string                 `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"` // of the cluster
+	Site          string                 `protobuf:"bytes,4,opt,name=site,proto3" json:"site,omitempty"`
+	Addresses     []string               `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Portals       []string               `protobuf:"bytes,6,rep,name=portals,proto3" json:"portals,omitempty"`
+	Release       uint32                 `protobuf:"varint,7,opt,name=release,proto3" json:"release,omitempty"`
+	TimesPermille uint32                 `protobuf:"varint,8,opt,name=times_permille,json=timesPermille,proto3" json:"times_permille,omitempty"`
+	Kind          ServerKind             `protobuf:"varint,9,opt,name=kind,proto3,enum=petal.meta.ServerKind" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Init) Reset() {
 	*x = Init{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[14]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +2529,7 @@ func (x *Init) String() string {
 func (*Init) ProtoMessage() {}
 
 func (x *Init) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[14]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +2542,7 @@ func (x *Init) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Init.ProtoReflect.Descriptor instead.
 func (*Init) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{14}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Init) GetClusterId() []byte {
@@ -1298,18 +2559,75 @@ func (x *Init) GetServerName() string {
 	return ""
 }
 
+func (x *Init) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Init) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *Init) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Init) GetPortals() []string {
+	if x != nil {
+		return x.Portals
+	}
+	return nil
+}
+
+func (x *Init) GetRelease() uint32 {
+	if x != nil {
+		return x.Release
+	}
+	return 0
+}
+
+func (x *Init) GetTimesPermille() uint32 {
+	if x != nil {
+		return x.TimesPermille
+	}
+	return 0
+}
+
+func (x *Init) GetKind() ServerKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ServerKind_DATA
+}
+
 // Start gives a server process its incarnation.
 type Start struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Server        uint32                 `protobuf:"varint,1,opt,name=server,proto3" json:"server,omitempty"`
 	Bricks        [][]byte               `protobuf:"bytes,2,rep,name=bricks,proto3" json:"bricks,omitempty"`
+	Witnessed     uint64                 `protobuf:"varint,3,opt,name=witnessed,proto3" json:"witnessed,omitempty"` // highest incarnation that its bricks know of
+	Links         []*SeenLink            `protobuf:"bytes,4,rep,name=links,proto3" json:"links,omitempty"`          // highest version of each link that its bricks know of
+	Release       uint32                 `protobuf:"varint,5,opt,name=release,proto3" json:"release,omitempty"`
+	Addresses     []string               `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty"` // empty: as before
+	Portals       []string               `protobuf:"bytes,7,rep,name=portals,proto3" json:"portals,omitempty"`
+	TimesPermille uint32                 `protobuf:"varint,8,opt,name=times_permille,json=timesPermille,proto3" json:"times_permille,omitempty"` // 0: not said
+	AcceptLoss    bool                   `protobuf:"varint,9,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`          // the bricks are older than they were: count that as loss
+	HasWitness    bool                   `protobuf:"varint,10,opt,name=has_witness,json=hasWitness,proto3" json:"has_witness,omitempty"`         // witnessed means something: there are bricks with a superblock
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[15]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +2639,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[15]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +2652,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{15}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Start) GetServer() uint32 {
@@ -1351,6 +2669,1364 @@ func (x *Start) GetBricks() [][]byte {
 	return nil
 }
 
+func (x *Start) GetWitnessed() uint64 {
+	if x != nil {
+		return x.Witnessed
+	}
+	return 0
+}
+
+func (x *Start) GetLinks() []*SeenLink {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *Start) GetRelease() uint32 {
+	if x != nil {
+		return x.Release
+	}
+	return 0
+}
+
+func (x *Start) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Start) GetPortals() []string {
+	if x != nil {
+		return x.Portals
+	}
+	return nil
+}
+
+func (x *Start) GetTimesPermille() uint32 {
+	if x != nil {
+		return x.TimesPermille
+	}
+	return 0
+}
+
+func (x *Start) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return false
+}
+
+func (x *Start) GetHasWitness() bool {
+	if x != nil {
+		return x.HasWitness
+	}
+	return false
+}
+
+type SeenLink struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gmap          uint32                 `protobuf:"varint,1,opt,name=gmap,proto3" json:"gmap,omitempty"`
+	Position      uint32                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Ver           uint64                 `protobuf:"varint,3,opt,name=ver,proto3" json:"ver,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeenLink) Reset() {
+	*x = SeenLink{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeenLink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeenLink) ProtoMessage() {}
+
+func (x *SeenLink) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeenLink.ProtoReflect.Descriptor instead.
+func (*SeenLink) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SeenLink) GetGmap() uint32 {
+	if x != nil {
+		return x.Gmap
+	}
+	return 0
+}
+
+func (x *SeenLink) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *SeenLink) GetVer() uint64 {
+	if x != nil {
+		return x.Ver
+	}
+	return 0
+}
+
+// Join admits a new server. The answer is the server of that name in the state.
+type Join struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TokenHash     []byte                 `protobuf:"bytes,1,opt,name=token_hash,json=tokenHash,proto3" json:"token_hash,omitempty"` // of the secret that the newcomer showed; empty: an administrator says so
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Site          string                 `protobuf:"bytes,3,opt,name=site,proto3" json:"site,omitempty"`
+	Kind          ServerKind             `protobuf:"varint,4,opt,name=kind,proto3,enum=petal.meta.ServerKind" json:"kind,omitempty"`
+	Addresses     []string               `protobuf:"bytes,5,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Portals       []string               `protobuf:"bytes,6,rep,name=portals,proto3" json:"portals,omitempty"`
+	Release       uint32                 `protobuf:"varint,7,opt,name=release,proto3" json:"release,omitempty"`
+	TimesPermille uint32                 `protobuf:"varint,8,opt,name=times_permille,json=timesPermille,proto3" json:"times_permille,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Join) Reset() {
+	*x = Join{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Join) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Join) ProtoMessage() {}
+
+func (x *Join) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Join.ProtoReflect.Descriptor instead.
+func (*Join) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Join) GetTokenHash() []byte {
+	if x != nil {
+		return x.TokenHash
+	}
+	return nil
+}
+
+func (x *Join) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Join) GetSite() string {
+	if x != nil {
+		return x.Site
+	}
+	return ""
+}
+
+func (x *Join) GetKind() ServerKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ServerKind_DATA
+}
+
+func (x *Join) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Join) GetPortals() []string {
+	if x != nil {
+		return x.Portals
+	}
+	return nil
+}
+
+func (x *Join) GetRelease() uint32 {
+	if x != nil {
+		return x.Release
+	}
+	return 0
+}
+
+func (x *Join) GetTimesPermille() uint32 {
+	if x != nil {
+		return x.TimesPermille
+	}
+	return 0
+}
+
+// Leave removes a server for good.
+type Leave struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leave) Reset() {
+	*x = Leave{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leave) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leave) ProtoMessage() {}
+
+func (x *Leave) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leave.ProtoReflect.Descriptor instead.
+func (*Leave) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *Leave) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Confirm says that a server's bricks bear witness of its incarnation.
+type Confirm struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        uint32                 `protobuf:"varint,1,opt,name=server,proto3" json:"server,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Confirm) Reset() {
+	*x = Confirm{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Confirm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Confirm) ProtoMessage() {}
+
+func (x *Confirm) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Confirm.ProtoReflect.Descriptor instead.
+func (*Confirm) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Confirm) GetServer() uint32 {
+	if x != nil {
+		return x.Server
+	}
+	return 0
+}
+
+func (x *Confirm) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+// Reopen gives the links of a server a new version after its lease has lapsed.
+type Reopen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        uint32                 `protobuf:"varint,1,opt,name=server,proto3" json:"server,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reopen) Reset() {
+	*x = Reopen{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reopen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reopen) ProtoMessage() {}
+
+func (x *Reopen) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reopen.ProtoReflect.Descriptor instead.
+func (*Reopen) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Reopen) GetServer() uint32 {
+	if x != nil {
+		return x.Server
+	}
+	return 0
+}
+
+func (x *Reopen) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+// Reconfigure is the controller's: configurations that lose members or get
+// another head, and who is down or up since when.
+type Reconfigure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Links         []*LinkChange          `protobuf:"bytes,1,rep,name=links,proto3" json:"links,omitempty"`
+	Down          []uint32               `protobuf:"varint,2,rep,packed,name=down,proto3" json:"down,omitempty"`
+	Up            []uint32               `protobuf:"varint,3,rep,packed,name=up,proto3" json:"up,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reconfigure) Reset() {
+	*x = Reconfigure{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reconfigure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reconfigure) ProtoMessage() {}
+
+func (x *Reconfigure) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reconfigure.ProtoReflect.Descriptor instead.
+func (*Reconfigure) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Reconfigure) GetLinks() []*LinkChange {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+func (x *Reconfigure) GetDown() []uint32 {
+	if x != nil {
+		return x.Down
+	}
+	return nil
+}
+
+func (x *Reconfigure) GetUp() []uint32 {
+	if x != nil {
+		return x.Up
+	}
+	return nil
+}
+
+type LinkChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gmap          uint32                 `protobuf:"varint,1,opt,name=gmap,proto3" json:"gmap,omitempty"`
+	Position      uint32                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Ver           uint64                 `protobuf:"varint,3,opt,name=ver,proto3" json:"ver,omitempty"` // it has now, else the change is refused
+	InSync        uint32                 `protobuf:"varint,4,opt,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"`
+	Head          uint32                 `protobuf:"varint,5,opt,name=head,proto3" json:"head,omitempty"`
+	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LinkChange) Reset() {
+	*x = LinkChange{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LinkChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LinkChange) ProtoMessage() {}
+
+func (x *LinkChange) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LinkChange.ProtoReflect.Descriptor instead.
+func (*LinkChange) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *LinkChange) GetGmap() uint32 {
+	if x != nil {
+		return x.Gmap
+	}
+	return 0
+}
+
+func (x *LinkChange) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *LinkChange) GetVer() uint64 {
+	if x != nil {
+		return x.Ver
+	}
+	return 0
+}
+
+func (x *LinkChange) GetInSync() uint32 {
+	if x != nil {
+		return x.InSync
+	}
+	return 0
+}
+
+func (x *LinkChange) GetHead() uint32 {
+	if x != nil {
+		return x.Head
+	}
+	return 0
+}
+
+func (x *LinkChange) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Fence takes the link away from a member that still has a lease: step one.
+type Fence struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gmap          uint32                 `protobuf:"varint,1,opt,name=gmap,proto3" json:"gmap,omitempty"`
+	Position      uint32                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Ver           uint64                 `protobuf:"varint,3,opt,name=ver,proto3" json:"ver,omitempty"`
+	Member        uint32                 `protobuf:"varint,4,opt,name=member,proto3" json:"member,omitempty"`
+	Lift          bool                   `protobuf:"varint,5,opt,name=lift,proto3" json:"lift,omitempty"` // back to before, with a new version
+	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fence) Reset() {
+	*x = Fence{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fence) ProtoMessage() {}
+
+func (x *Fence) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fence.ProtoReflect.Descriptor instead.
+func (*Fence) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Fence) GetGmap() uint32 {
+	if x != nil {
+		return x.Gmap
+	}
+	return 0
+}
+
+func (x *Fence) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Fence) GetVer() uint64 {
+	if x != nil {
+		return x.Ver
+	}
+	return 0
+}
+
+func (x *Fence) GetMember() uint32 {
+	if x != nil {
+		return x.Member
+	}
+	return 0
+}
+
+func (x *Fence) GetLift() bool {
+	if x != nil {
+		return x.Lift
+	}
+	return false
+}
+
+func (x *Fence) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// FenceConfirm is the fenced member's word that it serves nothing of the link.
+type FenceConfirm struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gmap          uint32                 `protobuf:"varint,1,opt,name=gmap,proto3" json:"gmap,omitempty"`
+	Position      uint32                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Ver           uint64                 `protobuf:"varint,3,opt,name=ver,proto3" json:"ver,omitempty"`
+	Member        uint32                 `protobuf:"varint,4,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FenceConfirm) Reset() {
+	*x = FenceConfirm{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FenceConfirm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FenceConfirm) ProtoMessage() {}
+
+func (x *FenceConfirm) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FenceConfirm.ProtoReflect.Descriptor instead.
+func (*FenceConfirm) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *FenceConfirm) GetGmap() uint32 {
+	if x != nil {
+		return x.Gmap
+	}
+	return 0
+}
+
+func (x *FenceConfirm) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *FenceConfirm) GetVer() uint64 {
+	if x != nil {
+		return x.Ver
+	}
+	return 0
+}
+
+func (x *FenceConfirm) GetMember() uint32 {
+	if x != nil {
+		return x.Member
+	}
+	return 0
+}
+
+// Rejoined puts a member back in sync (R9).
+type Rejoined struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gmap          uint32                 `protobuf:"varint,1,opt,name=gmap,proto3" json:"gmap,omitempty"`
+	Position      uint32                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Ver           uint64                 `protobuf:"varint,3,opt,name=ver,proto3" json:"ver,omitempty"`
+	Member        uint32                 `protobuf:"varint,4,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rejoined) Reset() {
+	*x = Rejoined{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rejoined) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rejoined) ProtoMessage() {}
+
+func (x *Rejoined) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rejoined.ProtoReflect.Descriptor instead.
+func (*Rejoined) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Rejoined) GetGmap() uint32 {
+	if x != nil {
+		return x.Gmap
+	}
+	return 0
+}
+
+func (x *Rejoined) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Rejoined) GetVer() uint64 {
+	if x != nil {
+		return x.Ver
+	}
+	return 0
+}
+
+func (x *Rejoined) GetMember() uint32 {
+	if x != nil {
+		return x.Member
+	}
+	return 0
+}
+
+// Filled says that a member misses nothing any more.
+type Filled struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gmap          uint32                 `protobuf:"varint,1,opt,name=gmap,proto3" json:"gmap,omitempty"`
+	Position      uint32                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Member        uint32                 `protobuf:"varint,3,opt,name=member,proto3" json:"member,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the member's server
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Filled) Reset() {
+	*x = Filled{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Filled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Filled) ProtoMessage() {}
+
+func (x *Filled) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Filled.ProtoReflect.Descriptor instead.
+func (*Filled) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Filled) GetGmap() uint32 {
+	if x != nil {
+		return x.Gmap
+	}
+	return 0
+}
+
+func (x *Filled) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Filled) GetMember() uint32 {
+	if x != nil {
+		return x.Member
+	}
+	return 0
+}
+
+func (x *Filled) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+// ForceLink makes a member that may lack acknowledged writes the only one in
+// sync.
+type ForceLink struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gmap          uint32                 `protobuf:"varint,1,opt,name=gmap,proto3" json:"gmap,omitempty"`
+	Position      uint32                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Member        uint32                 `protobuf:"varint,3,opt,name=member,proto3" json:"member,omitempty"`
+	AcceptLoss    bool                   `protobuf:"varint,4,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
+	Over          []uint32               `protobuf:"varint,5,rep,packed,name=over,proto3" json:"over,omitempty"` // servers whose leases have ended; the leader fills it in
+	Who           string                 `protobuf:"bytes,6,opt,name=who,proto3" json:"who,omitempty"`           // for the audit
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForceLink) Reset() {
+	*x = ForceLink{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForceLink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForceLink) ProtoMessage() {}
+
+func (x *ForceLink) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForceLink.ProtoReflect.Descriptor instead.
+func (*ForceLink) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ForceLink) GetGmap() uint32 {
+	if x != nil {
+		return x.Gmap
+	}
+	return 0
+}
+
+func (x *ForceLink) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *ForceLink) GetMember() uint32 {
+	if x != nil {
+		return x.Member
+	}
+	return 0
+}
+
+func (x *ForceLink) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return false
+}
+
+func (x *ForceLink) GetOver() []uint32 {
+	if x != nil {
+		return x.Over
+	}
+	return nil
+}
+
+func (x *ForceLink) GetWho() string {
+	if x != nil {
+		return x.Who
+	}
+	return ""
+}
+
+type BumpVVer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Disk          []byte                 `protobuf:"bytes,1,opt,name=disk,proto3" json:"disk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BumpVVer) Reset() {
+	*x = BumpVVer{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BumpVVer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BumpVVer) ProtoMessage() {}
+
+func (x *BumpVVer) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BumpVVer.ProtoReflect.Descriptor instead.
+func (*BumpVVer) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *BumpVVer) GetDisk() []byte {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+// CompleteBarrier ends a barrier where links had no member to answer.
+type CompleteBarrier struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Disk          []byte                 `protobuf:"bytes,1,opt,name=disk,proto3" json:"disk,omitempty"`
+	Vver          uint64                 `protobuf:"varint,2,opt,name=vver,proto3" json:"vver,omitempty"`
+	Answers       []*BarrierAnswer       `protobuf:"bytes,3,rep,name=answers,proto3" json:"answers,omitempty"`
+	Over          []uint32               `protobuf:"varint,4,rep,packed,name=over,proto3" json:"over,omitempty"` // servers whose leases have ended; the leader fills it in
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompleteBarrier) Reset() {
+	*x = CompleteBarrier{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteBarrier) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteBarrier) ProtoMessage() {}
+
+func (x *CompleteBarrier) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteBarrier.ProtoReflect.Descriptor instead.
+func (*CompleteBarrier) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *CompleteBarrier) GetDisk() []byte {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+func (x *CompleteBarrier) GetVver() uint64 {
+	if x != nil {
+		return x.Vver
+	}
+	return 0
+}
+
+func (x *CompleteBarrier) GetAnswers() []*BarrierAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *CompleteBarrier) GetOver() []uint32 {
+	if x != nil {
+		return x.Over
+	}
+	return nil
+}
+
+type BarrierAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gmap          uint32                 `protobuf:"varint,1,opt,name=gmap,proto3" json:"gmap,omitempty"`
+	Position      uint32                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Ver           uint64                 `protobuf:"varint,3,opt,name=ver,proto3" json:"ver,omitempty"`
+	Member        uint32                 `protobuf:"varint,4,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BarrierAnswer) Reset() {
+	*x = BarrierAnswer{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BarrierAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BarrierAnswer) ProtoMessage() {}
+
+func (x *BarrierAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BarrierAnswer.ProtoReflect.Descriptor instead.
+func (*BarrierAnswer) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *BarrierAnswer) GetGmap() uint32 {
+	if x != nil {
+		return x.Gmap
+	}
+	return 0
+}
+
+func (x *BarrierAnswer) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *BarrierAnswer) GetVer() uint64 {
+	if x != nil {
+		return x.Ver
+	}
+	return 0
+}
+
+func (x *BarrierAnswer) GetMember() uint32 {
+	if x != nil {
+		return x.Member
+	}
+	return 0
+}
+
+type CreateToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	ExpiresMs     int64                  `protobuf:"varint,2,opt,name=expires_ms,json=expiresMs,proto3" json:"expires_ms,omitempty"`
+	Uses          uint32                 `protobuf:"varint,3,opt,name=uses,proto3" json:"uses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateToken) Reset() {
+	*x = CreateToken{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateToken) ProtoMessage() {}
+
+func (x *CreateToken) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateToken.ProtoReflect.Descriptor instead.
+func (*CreateToken) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *CreateToken) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *CreateToken) GetExpiresMs() int64 {
+	if x != nil {
+		return x.ExpiresMs
+	}
+	return 0
+}
+
+func (x *CreateToken) GetUses() uint32 {
+	if x != nil {
+		return x.Uses
+	}
+	return 0
+}
+
+type DeleteToken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteToken) Reset() {
+	*x = DeleteToken{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteToken) ProtoMessage() {}
+
+func (x *DeleteToken) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteToken.ProtoReflect.Descriptor instead.
+func (*DeleteToken) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DeleteToken) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+type SetCA struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificate   []byte                 `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	SealedKey     []byte                 `protobuf:"bytes,2,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetCA) Reset() {
+	*x = SetCA{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetCA) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetCA) ProtoMessage() {}
+
+func (x *SetCA) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetCA.ProtoReflect.Descriptor instead.
+func (*SetCA) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *SetCA) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *SetCA) GetSealedKey() []byte {
+	if x != nil {
+		return x.SealedKey
+	}
+	return nil
+}
+
+type UpdateServer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        uint32                 `protobuf:"varint,1,opt,name=server,proto3" json:"server,omitempty"`
+	Addresses     []string               `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"` // empty: as before
+	Portals       []string               `protobuf:"bytes,3,rep,name=portals,proto3" json:"portals,omitempty"`
+	Site          *string                `protobuf:"bytes,4,opt,name=site,proto3,oneof" json:"site,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateServer) Reset() {
+	*x = UpdateServer{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateServer) ProtoMessage() {}
+
+func (x *UpdateServer) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateServer.ProtoReflect.Descriptor instead.
+func (*UpdateServer) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *UpdateServer) GetServer() uint32 {
+	if x != nil {
+		return x.Server
+	}
+	return 0
+}
+
+func (x *UpdateServer) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *UpdateServer) GetPortals() []string {
+	if x != nil {
+		return x.Portals
+	}
+	return nil
+}
+
+func (x *UpdateServer) GetSite() string {
+	if x != nil && x.Site != nil {
+		return *x.Site
+	}
+	return ""
+}
+
+// Note adds an event.
+type Note struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Server        uint32                 `protobuf:"varint,2,opt,name=server,proto3" json:"server,omitempty"`
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Note) Reset() {
+	*x = Note{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Note) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Note) ProtoMessage() {}
+
+func (x *Note) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Note.ProtoReflect.Descriptor instead.
+func (*Note) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *Note) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Note) GetServer() uint32 {
+	if x != nil {
+		return x.Server
+	}
+	return 0
+}
+
+func (x *Note) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
 type CreateDisk struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1360,7 +4036,8 @@ type CreateDisk struct {
 	WriteBack     bool                   `protobuf:"varint,5,opt,name=write_back,json=writeBack,proto3" json:"write_back,omitempty"`
 	ReadOnly      bool                   `protobuf:"varint,6,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	CreatedUnix   int64                  `protobuf:"varint,7,opt,name=created_unix,json=createdUnix,proto3" json:"created_unix,omitempty"`
-	Target        string                 `protobuf:"bytes,8,opt,name=target,proto3" json:"target,omitempty"` // made when missing; empty: the disk is not exported
+	Scheme        string                 `protobuf:"bytes,11,opt,name=scheme,proto3" json:"scheme,omitempty"` // stripe, mirror, mirror3; empty: the best that the servers allow
+	Target        string                 `protobuf:"bytes,8,opt,name=target,proto3" json:"target,omitempty"`  // made when missing; empty: the disk is not exported
 	Lun           uint32                 `protobuf:"varint,9,opt,name=lun,proto3" json:"lun,omitempty"`
 	AutoLun       bool                   `protobuf:"varint,10,opt,name=auto_lun,json=autoLun,proto3" json:"auto_lun,omitempty"` // the lowest pair never used
 	unknownFields protoimpl.UnknownFields
@@ -1369,7 +4046,7 @@ type CreateDisk struct {
 
 func (x *CreateDisk) Reset() {
 	*x = CreateDisk{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[16]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +4058,7 @@ func (x *CreateDisk) String() string {
 func (*CreateDisk) ProtoMessage() {}
 
 func (x *CreateDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[16]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +4071,7 @@ func (x *CreateDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDisk.ProtoReflect.Descriptor instead.
 func (*CreateDisk) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{16}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *CreateDisk) GetId() []byte {
@@ -1446,6 +4123,13 @@ func (x *CreateDisk) GetCreatedUnix() int64 {
 	return 0
 }
 
+func (x *CreateDisk) GetScheme() string {
+	if x != nil {
+		return x.Scheme
+	}
+	return ""
+}
+
 func (x *CreateDisk) GetTarget() string {
 	if x != nil {
 		return x.Target
@@ -1480,7 +4164,7 @@ type UpdateDisk struct {
 
 func (x *UpdateDisk) Reset() {
 	*x = UpdateDisk{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[17]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +4176,7 @@ func (x *UpdateDisk) String() string {
 func (*UpdateDisk) ProtoMessage() {}
 
 func (x *UpdateDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[17]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +4189,7 @@ func (x *UpdateDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateDisk.ProtoReflect.Descriptor instead.
 func (*UpdateDisk) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{17}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *UpdateDisk) GetName() string {
@@ -1552,7 +4236,7 @@ type DeleteDisk struct {
 
 func (x *DeleteDisk) Reset() {
 	*x = DeleteDisk{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[18]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +4248,7 @@ func (x *DeleteDisk) String() string {
 func (*DeleteDisk) ProtoMessage() {}
 
 func (x *DeleteDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[18]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +4261,7 @@ func (x *DeleteDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDisk.ProtoReflect.Descriptor instead.
 func (*DeleteDisk) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{18}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DeleteDisk) GetName() string {
@@ -1590,13 +4274,14 @@ func (x *DeleteDisk) GetName() string {
 type FamilyFreed struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Family        uint32                 `protobuf:"varint,1,opt,name=family,proto3" json:"family,omitempty"`
+	Server        uint32                 `protobuf:"varint,2,opt,name=server,proto3" json:"server,omitempty"` // 0: the only one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FamilyFreed) Reset() {
 	*x = FamilyFreed{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[19]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1608,7 +4293,7 @@ func (x *FamilyFreed) String() string {
 func (*FamilyFreed) ProtoMessage() {}
 
 func (x *FamilyFreed) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[19]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1621,12 +4306,19 @@ func (x *FamilyFreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FamilyFreed.ProtoReflect.Descriptor instead.
 func (*FamilyFreed) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{19}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *FamilyFreed) GetFamily() uint32 {
 	if x != nil {
 		return x.Family
+	}
+	return 0
+}
+
+func (x *FamilyFreed) GetServer() uint32 {
+	if x != nil {
+		return x.Server
 	}
 	return 0
 }
@@ -1640,7 +4332,7 @@ type CreateTarget struct {
 
 func (x *CreateTarget) Reset() {
 	*x = CreateTarget{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[20]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +4344,7 @@ func (x *CreateTarget) String() string {
 func (*CreateTarget) ProtoMessage() {}
 
 func (x *CreateTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[20]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +4357,7 @@ func (x *CreateTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTarget.ProtoReflect.Descriptor instead.
 func (*CreateTarget) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{20}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateTarget) GetName() string {
@@ -1684,7 +4376,7 @@ type DeleteTarget struct {
 
 func (x *DeleteTarget) Reset() {
 	*x = DeleteTarget{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[21]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +4388,7 @@ func (x *DeleteTarget) String() string {
 func (*DeleteTarget) ProtoMessage() {}
 
 func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[21]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +4401,7 @@ func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTarget.ProtoReflect.Descriptor instead.
 func (*DeleteTarget) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{21}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DeleteTarget) GetName() string {
@@ -1731,7 +4423,7 @@ type MapLun struct {
 
 func (x *MapLun) Reset() {
 	*x = MapLun{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[22]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1743,7 +4435,7 @@ func (x *MapLun) String() string {
 func (*MapLun) ProtoMessage() {}
 
 func (x *MapLun) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[22]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1756,7 +4448,7 @@ func (x *MapLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapLun.ProtoReflect.Descriptor instead.
 func (*MapLun) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{22}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *MapLun) GetTarget() string {
@@ -1797,7 +4489,7 @@ type UnmapLun struct {
 
 func (x *UnmapLun) Reset() {
 	*x = UnmapLun{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[23]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1809,7 +4501,7 @@ func (x *UnmapLun) String() string {
 func (*UnmapLun) ProtoMessage() {}
 
 func (x *UnmapLun) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[23]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1822,7 +4514,7 @@ func (x *UnmapLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnmapLun.ProtoReflect.Descriptor instead.
 func (*UnmapLun) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{23}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *UnmapLun) GetTarget() string {
@@ -1849,7 +4541,7 @@ type SetAcl struct {
 
 func (x *SetAcl) Reset() {
 	*x = SetAcl{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[24]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +4553,7 @@ func (x *SetAcl) String() string {
 func (*SetAcl) ProtoMessage() {}
 
 func (x *SetAcl) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[24]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +4566,7 @@ func (x *SetAcl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAcl.ProtoReflect.Descriptor instead.
 func (*SetAcl) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{24}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SetAcl) GetTarget() string {
@@ -1902,7 +4594,7 @@ type SetChap struct {
 
 func (x *SetChap) Reset() {
 	*x = SetChap{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[25]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +4606,7 @@ func (x *SetChap) String() string {
 func (*SetChap) ProtoMessage() {}
 
 func (x *SetChap) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[25]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +4619,7 @@ func (x *SetChap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetChap.ProtoReflect.Descriptor instead.
 func (*SetChap) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{25}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SetChap) GetTarget() string {
@@ -1956,7 +4648,7 @@ type SwapReservation struct {
 
 func (x *SwapReservation) Reset() {
 	*x = SwapReservation{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[26]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1968,7 +4660,7 @@ func (x *SwapReservation) String() string {
 func (*SwapReservation) ProtoMessage() {}
 
 func (x *SwapReservation) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[26]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1981,7 +4673,7 @@ func (x *SwapReservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwapReservation.ProtoReflect.Descriptor instead.
 func (*SwapReservation) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{26}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SwapReservation) GetDisk() []byte {
@@ -2012,6 +4704,781 @@ func (x *SwapReservation) GetRevokes() bool {
 	return false
 }
 
+// Message is what groups tell each other.
+type Message struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Message_Raft
+	//	*Message_Renew
+	//	*Message_Grant
+	//	*Message_Propose
+	//	*Message_Refused
+	//	*Message_Piece
+	//	*Message_PieceAck
+	//	*Message_Complaint
+	//	*Message_Release
+	//	*Message_Death
+	Kind          isMessage_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Message) Reset() {
+	*x = Message{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Message) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Message) ProtoMessage() {}
+
+func (x *Message) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Message.ProtoReflect.Descriptor instead.
+func (*Message) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *Message) GetKind() isMessage_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Message) GetRaft() []byte {
+	if x != nil {
+		if x, ok := x.Kind.(*Message_Raft); ok {
+			return x.Raft
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetRenew() *Renew {
+	if x != nil {
+		if x, ok := x.Kind.(*Message_Renew); ok {
+			return x.Renew
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetGrant() *Grant {
+	if x != nil {
+		if x, ok := x.Kind.(*Message_Grant); ok {
+			return x.Grant
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetPropose() *Propose {
+	if x != nil {
+		if x, ok := x.Kind.(*Message_Propose); ok {
+			return x.Propose
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetRefused() *Refused {
+	if x != nil {
+		if x, ok := x.Kind.(*Message_Refused); ok {
+			return x.Refused
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetPiece() *Piece {
+	if x != nil {
+		if x, ok := x.Kind.(*Message_Piece); ok {
+			return x.Piece
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetPieceAck() *PieceAck {
+	if x != nil {
+		if x, ok := x.Kind.(*Message_PieceAck); ok {
+			return x.PieceAck
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetComplaint() *Complaint {
+	if x != nil {
+		if x, ok := x.Kind.(*Message_Complaint); ok {
+			return x.Complaint
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetRelease() *Release {
+	if x != nil {
+		if x, ok := x.Kind.(*Message_Release); ok {
+			return x.Release
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetDeath() *Death {
+	if x != nil {
+		if x, ok := x.Kind.(*Message_Death); ok {
+			return x.Death
+		}
+	}
+	return nil
+}
+
+type isMessage_Kind interface {
+	isMessage_Kind()
+}
+
+type Message_Raft struct {
+	Raft []byte `protobuf:"bytes,1,opt,name=raft,proto3,oneof"` // raftpb.Message, without the data of a snapshot
+}
+
+type Message_Renew struct {
+	Renew *Renew `protobuf:"bytes,2,opt,name=renew,proto3,oneof"`
+}
+
+type Message_Grant struct {
+	Grant *Grant `protobuf:"bytes,3,opt,name=grant,proto3,oneof"`
+}
+
+type Message_Propose struct {
+	Propose *Propose `protobuf:"bytes,4,opt,name=propose,proto3,oneof"`
+}
+
+type Message_Refused struct {
+	Refused *Refused `protobuf:"bytes,5,opt,name=refused,proto3,oneof"`
+}
+
+type Message_Piece struct {
+	Piece *Piece `protobuf:"bytes,6,opt,name=piece,proto3,oneof"`
+}
+
+type Message_PieceAck struct {
+	PieceAck *PieceAck `protobuf:"bytes,7,opt,name=piece_ack,json=pieceAck,proto3,oneof"`
+}
+
+type Message_Complaint struct {
+	Complaint *Complaint `protobuf:"bytes,8,opt,name=complaint,proto3,oneof"`
+}
+
+type Message_Release struct {
+	Release *Release `protobuf:"bytes,9,opt,name=release,proto3,oneof"`
+}
+
+type Message_Death struct {
+	Death *Death `protobuf:"bytes,10,opt,name=death,proto3,oneof"`
+}
+
+func (*Message_Raft) isMessage_Kind() {}
+
+func (*Message_Renew) isMessage_Kind() {}
+
+func (*Message_Grant) isMessage_Kind() {}
+
+func (*Message_Propose) isMessage_Kind() {}
+
+func (*Message_Refused) isMessage_Kind() {}
+
+func (*Message_Piece) isMessage_Kind() {}
+
+func (*Message_PieceAck) isMessage_Kind() {}
+
+func (*Message_Complaint) isMessage_Kind() {}
+
+func (*Message_Release) isMessage_Kind() {}
+
+func (*Message_Death) isMessage_Kind() {}
+
+// Renew asks for a lease that begins at sent, by the asking server's clock.
+type Renew struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SentNs        int64                  `protobuf:"varint,1,opt,name=sent_ns,json=sentNs,proto3" json:"sent_ns,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Applied       uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Renew) Reset() {
+	*x = Renew{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Renew) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Renew) ProtoMessage() {}
+
+func (x *Renew) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Renew.ProtoReflect.Descriptor instead.
+func (*Renew) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *Renew) GetSentNs() int64 {
+	if x != nil {
+		return x.SentNs
+	}
+	return 0
+}
+
+func (x *Renew) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Renew) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+// Grant gives it. It counts once index is applied.
+type Grant struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	SentNs        int64                  `protobuf:"varint,1,opt,name=sent_ns,json=sentNs,proto3" json:"sent_ns,omitempty"` // of the Renew
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
+	Term          uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Grant) Reset() {
+	*x = Grant{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Grant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Grant) ProtoMessage() {}
+
+func (x *Grant) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Grant.ProtoReflect.Descriptor instead.
+func (*Grant) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *Grant) GetSentNs() int64 {
+	if x != nil {
+		return x.SentNs
+	}
+	return 0
+}
+
+func (x *Grant) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Grant) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Grant) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+// Propose carries a proposal to the leader.
+type Propose struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Proposal      []byte                 `protobuf:"bytes,1,opt,name=proposal,proto3" json:"proposal,omitempty"` // Proposal
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Propose) Reset() {
+	*x = Propose{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Propose) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Propose) ProtoMessage() {}
+
+func (x *Propose) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Propose.ProtoReflect.Descriptor instead.
+func (*Propose) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *Propose) GetProposal() []byte {
+	if x != nil {
+		return x.Proposal
+	}
+	return nil
+}
+
+// Refused says that the leader did not even put the proposal into the log.
+type Refused struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
+	Number        uint64                 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Thing         string                 `protobuf:"bytes,4,opt,name=thing,proto3" json:"thing,omitempty"`
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	Advice        string                 `protobuf:"bytes,6,opt,name=advice,proto3" json:"advice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refused) Reset() {
+	*x = Refused{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refused) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refused) ProtoMessage() {}
+
+func (x *Refused) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refused.ProtoReflect.Descriptor instead.
+func (*Refused) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *Refused) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Refused) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Refused) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Refused) GetThing() string {
+	if x != nil {
+		return x.Thing
+	}
+	return ""
+}
+
+func (x *Refused) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Refused) GetAdvice() string {
+	if x != nil {
+		return x.Advice
+	}
+	return ""
+}
+
+// Piece is a part of a snapshot.
+type Piece struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Message       []byte                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"` // raftpb.Message with the snapshot's metadata
+	Total         uint64                 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`    // bytes
+	Offset        uint64                 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
+	Data          []byte                 `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Piece) Reset() {
+	*x = Piece{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Piece) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Piece) ProtoMessage() {}
+
+func (x *Piece) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Piece.ProtoReflect.Descriptor instead.
+func (*Piece) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *Piece) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Piece) GetMessage() []byte {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *Piece) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Piece) GetOffset() uint64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *Piece) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type PieceAck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Have          uint64                 `protobuf:"varint,2,opt,name=have,proto3" json:"have,omitempty"` // bytes, from the beginning
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PieceAck) Reset() {
+	*x = PieceAck{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PieceAck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PieceAck) ProtoMessage() {}
+
+func (x *PieceAck) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PieceAck.ProtoReflect.Descriptor instead.
+func (*PieceAck) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *PieceAck) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *PieceAck) GetHave() uint64 {
+	if x != nil {
+		return x.Have
+	}
+	return 0
+}
+
+// Complaint says that a member can't replicate to another.
+type Complaint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Gmap          uint32                 `protobuf:"varint,1,opt,name=gmap,proto3" json:"gmap,omitempty"`
+	Position      uint32                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	Ver           uint64                 `protobuf:"varint,3,opt,name=ver,proto3" json:"ver,omitempty"`
+	From          uint32                 `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"` // members
+	About         uint32                 `protobuf:"varint,5,opt,name=about,proto3" json:"about,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Complaint) Reset() {
+	*x = Complaint{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Complaint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Complaint) ProtoMessage() {}
+
+func (x *Complaint) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Complaint.ProtoReflect.Descriptor instead.
+func (*Complaint) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *Complaint) GetGmap() uint32 {
+	if x != nil {
+		return x.Gmap
+	}
+	return 0
+}
+
+func (x *Complaint) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Complaint) GetVer() uint64 {
+	if x != nil {
+		return x.Ver
+	}
+	return 0
+}
+
+func (x *Complaint) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *Complaint) GetAbout() uint32 {
+	if x != nil {
+		return x.About
+	}
+	return 0
+}
+
+// Release gives a lease back: the server serves nothing any more.
+type Release struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation   uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Release) Reset() {
+	*x = Release{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Release) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Release) ProtoMessage() {}
+
+func (x *Release) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Release.ProtoReflect.Descriptor instead.
+func (*Release) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *Release) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+// Death reports that a server's process has ended.
+type Death struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        uint32                 `protobuf:"varint,1,opt,name=server,proto3" json:"server,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Death) Reset() {
+	*x = Death{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Death) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Death) ProtoMessage() {}
+
+func (x *Death) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Death.ProtoReflect.Descriptor instead.
+func (*Death) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *Death) GetServer() uint32 {
+	if x != nil {
+		return x.Server
+	}
+	return 0
+}
+
+func (x *Death) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
 var File_cluster_meta_metapb_meta_proto protoreflect.FileDescriptor
 
 const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
@@ -2021,12 +5488,35 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\x05Entry\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x18\n" +
-	"\acommand\x18\x03 \x01(\fR\acommand\"u\n" +
+	"\acommand\x18\x03 \x01(\fR\acommand\"\xa6\x01\n" +
+	"\x06Record\x12$\n" +
+	"\x04hard\x18\x01 \x01(\v2\x10.petal.meta.HardR\x04hard\x12.\n" +
+	"\aentries\x18\x02 \x03(\v2\x14.petal.meta.LogEntryR\aentries\x12,\n" +
+	"\bsnapshot\x18\x03 \x01(\v2\x10.petal.meta.MarkR\bsnapshot\x12\x18\n" +
+	"\asession\x18\x04 \x01(\x04R\asession\"F\n" +
+	"\x04Hard\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x12\n" +
+	"\x04vote\x18\x02 \x01(\x04R\x04vote\x12\x16\n" +
+	"\x06commit\x18\x03 \x01(\x04R\x06commit\"\\\n" +
+	"\bLogEntry\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\rR\x04type\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\"0\n" +
+	"\x04Mark\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"\x99\x01\n" +
+	"\bProposal\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\rR\x06origin\x12\x18\n" +
+	"\asession\x18\x02 \x01(\x04R\asession\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x14\n" +
+	"\x05floor\x18\x04 \x01(\x04R\x05floor\x12-\n" +
+	"\acommand\x18\x05 \x01(\v2\x13.petal.meta.CommandR\acommand\"u\n" +
 	"\bSnapshot\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12'\n" +
-	"\x05state\x18\x04 \x01(\v2\x11.petal.meta.StateR\x05state\"\xe0\x03\n" +
+	"\x05state\x18\x04 \x01(\v2\x11.petal.meta.StateR\x05state\"\xf7\x06\n" +
 	"\x05State\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x1f\n" +
@@ -2042,28 +5532,92 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\tdiscovery\x18\t \x01(\v2\x10.petal.meta.ChapR\tdiscovery\x12;\n" +
 	"\freservations\x18\n" +
 	" \x03(\v2\x17.petal.meta.ReservationR\freservations\x12-\n" +
-	"\aretired\x18\v \x03(\v2\x13.petal.meta.RetiredR\aretired\"f\n" +
+	"\aretired\x18\v \x03(\v2\x13.petal.meta.RetiredR\aretired\x12&\n" +
+	"\x05links\x18\f \x03(\v2\x10.petal.meta.LinkR\x05links\x12$\n" +
+	"\x04conf\x18\r \x01(\v2\x10.petal.meta.ConfR\x04conf\x12/\n" +
+	"\bsessions\x18\x0e \x03(\v2\x13.petal.meta.SessionR\bsessions\x12)\n" +
+	"\x06tokens\x18\x0f \x03(\v2\x11.petal.meta.TokenR\x06tokens\x12)\n" +
+	"\x06events\x18\x10 \x03(\v2\x11.petal.meta.EventR\x06events\x12\x1d\n" +
+	"\n" +
+	"next_event\x18\x11 \x01(\x04R\tnextEvent\x12%\n" +
+	"\x0eca_certificate\x18\x12 \x01(\fR\rcaCertificate\x12\"\n" +
+	"\rsealed_ca_key\x18\x13 \x01(\fR\vsealedCaKey\x12\x1b\n" +
+	"\tnext_gmap\x18\x14 \x01(\rR\bnextGmap\x12\x12\n" +
+	"\x04name\x18\x15 \x01(\tR\x04name\x12%\n" +
+	"\x0etimes_permille\x18\x16 \x01(\rR\rtimesPermille\"\xa7\x01\n" +
+	"\x04Conf\x12\x16\n" +
+	"\x06voters\x18\x01 \x03(\x04R\x06voters\x12\x1a\n" +
+	"\blearners\x18\x02 \x03(\x04R\blearners\x12'\n" +
+	"\x0fvoters_outgoing\x18\x03 \x03(\x04R\x0evotersOutgoing\x12#\n" +
+	"\rlearners_next\x18\x04 \x03(\x04R\flearnersNext\x12\x1d\n" +
+	"\n" +
+	"auto_leave\x18\x05 \x01(\bR\tautoLeave\"k\n" +
+	"\aSession\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\rR\x06server\x12\x18\n" +
+	"\asession\x18\x02 \x01(\x04R\asession\x12\x14\n" +
+	"\x05floor\x18\x03 \x01(\x04R\x05floor\x12\x18\n" +
+	"\anumbers\x18\x04 \x03(\x04R\anumbers\"\xf1\x02\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12\x16\n" +
-	"\x06bricks\x18\x04 \x03(\fR\x06bricks\"p\n" +
+	"\x06bricks\x18\x04 \x03(\fR\x06bricks\x12\x12\n" +
+	"\x04site\x18\x05 \x01(\tR\x04site\x12*\n" +
+	"\x04kind\x18\x06 \x01(\x0e2\x16.petal.meta.ServerKindR\x04kind\x12\x1c\n" +
+	"\taddresses\x18\a \x03(\tR\taddresses\x12\x18\n" +
+	"\aportals\x18\b \x03(\tR\aportals\x12\x1c\n" +
+	"\tconfirmed\x18\t \x01(\x04R\tconfirmed\x12\x18\n" +
+	"\arelease\x18\n" +
+	" \x01(\rR\arelease\x12\"\n" +
+	"\rdown_since_ms\x18\v \x01(\x03R\vdownSinceMs\x12\x18\n" +
+	"\aleaving\x18\f \x01(\bR\aleaving\x12\x1b\n" +
+	"\tjoined_ms\x18\r \x01(\x03R\bjoinedMs\"\x9b\x02\n" +
+	"\x04Link\x12\x12\n" +
+	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\rR\bposition\x12\x10\n" +
+	"\x03ver\x18\x03 \x01(\x04R\x03ver\x12\x17\n" +
+	"\ain_sync\x18\x04 \x01(\rR\x06inSync\x12\x12\n" +
+	"\x04head\x18\x05 \x01(\rR\x04head\x12\x18\n" +
+	"\afilling\x18\x06 \x01(\rR\afilling\x12\x16\n" +
+	"\x06fenced\x18\a \x01(\rR\x06fenced\x12\x1c\n" +
+	"\tconfirmed\x18\b \x01(\rR\tconfirmed\x12\x1d\n" +
+	"\n" +
+	"changed_ms\x18\t \x01(\x03R\tchangedMs\x12\x1f\n" +
+	"\vdegraded_ms\x18\n" +
+	" \x01(\x03R\n" +
+	"degradedMs\x12\x14\n" +
+	"\x05blank\x18\v \x01(\rR\x05blank\"\x8f\x01\n" +
+	"\x05Token\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x02 \x01(\x03R\texpiresMs\x12\x1d\n" +
+	"\n" +
+	"created_ms\x18\x03 \x01(\x03R\tcreatedMs\x12\x1b\n" +
+	"\tuses_left\x18\x04 \x01(\rR\busesLeft\x12\x17\n" +
+	"\aused_by\x18\x05 \x01(\tR\x06usedBy\"x\n" +
+	"\x05Event\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x17\n" +
+	"\aunix_ms\x18\x02 \x01(\x03R\x06unixMs\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06server\x18\x04 \x01(\rR\x06server\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\"p\n" +
 	"\x04GMap\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
 	"\x06scheme\x18\x02 \x01(\tR\x06scheme\x12\x16\n" +
 	"\x06copies\x18\x03 \x01(\rR\x06copies\x12\x12\n" +
 	"\x04ring\x18\x04 \x03(\rR\x04ring\x12\x14\n" +
-	"\x05table\x18\x05 \x01(\fR\x05table\"\x90\x01\n" +
+	"\x05table\x18\x05 \x01(\fR\x05table\"\xa6\x01\n" +
 	"\x06Family\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04gmap\x18\x02 \x01(\rR\x04gmap\x12\x1b\n" +
 	"\tnext_node\x18\x03 \x01(\rR\bnextNode\x12+\n" +
 	"\x05nodes\x18\x04 \x03(\v2\x15.petal.meta.EpochNodeR\x05nodes\x12\x18\n" +
-	"\adropped\x18\x05 \x01(\bR\adropped\"K\n" +
+	"\adropped\x18\x05 \x01(\bR\adropped\x12\x14\n" +
+	"\x05freed\x18\x06 \x03(\rR\x05freed\"K\n" +
 	"\tEpochNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\rR\x06parent\x12\x16\n" +
-	"\x06frozen\x18\x03 \x01(\bR\x06frozen\"\xfc\x01\n" +
+	"\x06frozen\x18\x03 \x01(\bR\x06frozen\"\x96\x02\n" +
 	"\x04Disk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -2077,7 +5631,8 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04node\x18\b \x01(\rR\x04node\x12\x12\n" +
 	"\x04vver\x18\t \x01(\x04R\x04vver\x12!\n" +
 	"\fcreated_unix\x18\n" +
-	" \x01(\x03R\vcreatedUnix\"1\n" +
+	" \x01(\x03R\vcreatedUnix\x12\x18\n" +
+	"\arevoked\x18\v \x01(\x04R\arevoked\"1\n" +
 	"\x03Lun\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
 	"\x04disk\x18\x02 \x01(\fR\x04disk\"\x92\x01\n" +
@@ -2099,7 +5654,7 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\aRetired\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\rR\x06number\x12\x12\n" +
-	"\x04disk\x18\x03 \x01(\fR\x04disk\"\xe4\x05\n" +
+	"\x04disk\x18\x03 \x01(\fR\x04disk\"\x82\r\n" +
 	"\aCommand\x12&\n" +
 	"\x04init\x18\x01 \x01(\v2\x10.petal.meta.InitH\x00R\x04init\x12)\n" +
 	"\x05start\x18\x02 \x01(\v2\x11.petal.meta.StartH\x00R\x05start\x129\n" +
@@ -2117,16 +5672,150 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	" \x01(\v2\x14.petal.meta.UnmapLunH\x00R\bunmapLun\x12-\n" +
 	"\aset_acl\x18\v \x01(\v2\x12.petal.meta.SetAclH\x00R\x06setAcl\x120\n" +
 	"\bset_chap\x18\f \x01(\v2\x13.petal.meta.SetChapH\x00R\asetChap\x12H\n" +
-	"\x10swap_reservation\x18\r \x01(\v2\x1b.petal.meta.SwapReservationH\x00R\x0fswapReservationB\x06\n" +
-	"\x04kind\"F\n" +
+	"\x10swap_reservation\x18\r \x01(\v2\x1b.petal.meta.SwapReservationH\x00R\x0fswapReservation\x12&\n" +
+	"\x04join\x18\x0e \x01(\v2\x10.petal.meta.JoinH\x00R\x04join\x12)\n" +
+	"\x05leave\x18\x0f \x01(\v2\x11.petal.meta.LeaveH\x00R\x05leave\x12/\n" +
+	"\aconfirm\x18\x10 \x01(\v2\x13.petal.meta.ConfirmH\x00R\aconfirm\x12,\n" +
+	"\x06reopen\x18\x11 \x01(\v2\x12.petal.meta.ReopenH\x00R\x06reopen\x12;\n" +
+	"\vreconfigure\x18\x12 \x01(\v2\x17.petal.meta.ReconfigureH\x00R\vreconfigure\x12)\n" +
+	"\x05fence\x18\x13 \x01(\v2\x11.petal.meta.FenceH\x00R\x05fence\x12?\n" +
+	"\rfence_confirm\x18\x14 \x01(\v2\x18.petal.meta.FenceConfirmH\x00R\ffenceConfirm\x122\n" +
+	"\brejoined\x18\x15 \x01(\v2\x14.petal.meta.RejoinedH\x00R\brejoined\x12,\n" +
+	"\x06filled\x18\x16 \x01(\v2\x12.petal.meta.FilledH\x00R\x06filled\x126\n" +
+	"\n" +
+	"force_link\x18\x17 \x01(\v2\x15.petal.meta.ForceLinkH\x00R\tforceLink\x123\n" +
+	"\tbump_vver\x18\x18 \x01(\v2\x14.petal.meta.BumpVVerH\x00R\bbumpVver\x12H\n" +
+	"\x10complete_barrier\x18\x19 \x01(\v2\x1b.petal.meta.CompleteBarrierH\x00R\x0fcompleteBarrier\x12<\n" +
+	"\fcreate_token\x18\x1a \x01(\v2\x17.petal.meta.CreateTokenH\x00R\vcreateToken\x12<\n" +
+	"\fdelete_token\x18\x1b \x01(\v2\x17.petal.meta.DeleteTokenH\x00R\vdeleteToken\x12*\n" +
+	"\x06set_ca\x18\x1c \x01(\v2\x11.petal.meta.SetCAH\x00R\x05setCa\x12?\n" +
+	"\rupdate_server\x18\x1d \x01(\v2\x18.petal.meta.UpdateServerH\x00R\fupdateServer\x12&\n" +
+	"\x04note\x18\x1e \x01(\v2\x10.petal.meta.NoteH\x00R\x04note\x12\x17\n" +
+	"\aunix_ms\x18d \x01(\x03R\x06unixMsB\x06\n" +
+	"\x04kind\"\x93\x02\n" +
 	"\x04Init\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
-	"serverName\"7\n" +
+	"serverName\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04site\x18\x04 \x01(\tR\x04site\x12\x1c\n" +
+	"\taddresses\x18\x05 \x03(\tR\taddresses\x12\x18\n" +
+	"\aportals\x18\x06 \x03(\tR\aportals\x12\x18\n" +
+	"\arelease\x18\a \x01(\rR\arelease\x12%\n" +
+	"\x0etimes_permille\x18\b \x01(\rR\rtimesPermille\x12*\n" +
+	"\x04kind\x18\t \x01(\x0e2\x16.petal.meta.ServerKindR\x04kind\"\xbc\x02\n" +
 	"\x05Start\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\rR\x06server\x12\x16\n" +
-	"\x06bricks\x18\x02 \x03(\fR\x06bricks\"\x87\x02\n" +
+	"\x06bricks\x18\x02 \x03(\fR\x06bricks\x12\x1c\n" +
+	"\twitnessed\x18\x03 \x01(\x04R\twitnessed\x12*\n" +
+	"\x05links\x18\x04 \x03(\v2\x14.petal.meta.SeenLinkR\x05links\x12\x18\n" +
+	"\arelease\x18\x05 \x01(\rR\arelease\x12\x1c\n" +
+	"\taddresses\x18\x06 \x03(\tR\taddresses\x12\x18\n" +
+	"\aportals\x18\a \x03(\tR\aportals\x12%\n" +
+	"\x0etimes_permille\x18\b \x01(\rR\rtimesPermille\x12\x1f\n" +
+	"\vaccept_loss\x18\t \x01(\bR\n" +
+	"acceptLoss\x12\x1f\n" +
+	"\vhas_witness\x18\n" +
+	" \x01(\bR\n" +
+	"hasWitness\"L\n" +
+	"\bSeenLink\x12\x12\n" +
+	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\rR\bposition\x12\x10\n" +
+	"\x03ver\x18\x03 \x01(\x04R\x03ver\"\xf2\x01\n" +
+	"\x04Join\x12\x1d\n" +
+	"\n" +
+	"token_hash\x18\x01 \x01(\fR\ttokenHash\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04site\x18\x03 \x01(\tR\x04site\x12*\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x16.petal.meta.ServerKindR\x04kind\x12\x1c\n" +
+	"\taddresses\x18\x05 \x03(\tR\taddresses\x12\x18\n" +
+	"\aportals\x18\x06 \x03(\tR\aportals\x12\x18\n" +
+	"\arelease\x18\a \x01(\rR\arelease\x12%\n" +
+	"\x0etimes_permille\x18\b \x01(\rR\rtimesPermille\"\x1b\n" +
+	"\x05Leave\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"C\n" +
+	"\aConfirm\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\rR\x06server\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"B\n" +
+	"\x06Reopen\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\rR\x06server\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"_\n" +
+	"\vReconfigure\x12,\n" +
+	"\x05links\x18\x01 \x03(\v2\x16.petal.meta.LinkChangeR\x05links\x12\x12\n" +
+	"\x04down\x18\x02 \x03(\rR\x04down\x12\x0e\n" +
+	"\x02up\x18\x03 \x03(\rR\x02up\"\x93\x01\n" +
+	"\n" +
+	"LinkChange\x12\x12\n" +
+	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\rR\bposition\x12\x10\n" +
+	"\x03ver\x18\x03 \x01(\x04R\x03ver\x12\x17\n" +
+	"\ain_sync\x18\x04 \x01(\rR\x06inSync\x12\x12\n" +
+	"\x04head\x18\x05 \x01(\rR\x04head\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"\x8d\x01\n" +
+	"\x05Fence\x12\x12\n" +
+	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\rR\bposition\x12\x10\n" +
+	"\x03ver\x18\x03 \x01(\x04R\x03ver\x12\x16\n" +
+	"\x06member\x18\x04 \x01(\rR\x06member\x12\x12\n" +
+	"\x04lift\x18\x05 \x01(\bR\x04lift\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"h\n" +
+	"\fFenceConfirm\x12\x12\n" +
+	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\rR\bposition\x12\x10\n" +
+	"\x03ver\x18\x03 \x01(\x04R\x03ver\x12\x16\n" +
+	"\x06member\x18\x04 \x01(\rR\x06member\"d\n" +
+	"\bRejoined\x12\x12\n" +
+	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\rR\bposition\x12\x10\n" +
+	"\x03ver\x18\x03 \x01(\x04R\x03ver\x12\x16\n" +
+	"\x06member\x18\x04 \x01(\rR\x06member\"r\n" +
+	"\x06Filled\x12\x12\n" +
+	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\rR\bposition\x12\x16\n" +
+	"\x06member\x18\x03 \x01(\rR\x06member\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"\x9a\x01\n" +
+	"\tForceLink\x12\x12\n" +
+	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\rR\bposition\x12\x16\n" +
+	"\x06member\x18\x03 \x01(\rR\x06member\x12\x1f\n" +
+	"\vaccept_loss\x18\x04 \x01(\bR\n" +
+	"acceptLoss\x12\x12\n" +
+	"\x04over\x18\x05 \x03(\rR\x04over\x12\x10\n" +
+	"\x03who\x18\x06 \x01(\tR\x03who\"\x1e\n" +
+	"\bBumpVVer\x12\x12\n" +
+	"\x04disk\x18\x01 \x01(\fR\x04disk\"\x82\x01\n" +
+	"\x0fCompleteBarrier\x12\x12\n" +
+	"\x04disk\x18\x01 \x01(\fR\x04disk\x12\x12\n" +
+	"\x04vver\x18\x02 \x01(\x04R\x04vver\x123\n" +
+	"\aanswers\x18\x03 \x03(\v2\x19.petal.meta.BarrierAnswerR\aanswers\x12\x12\n" +
+	"\x04over\x18\x04 \x03(\rR\x04over\"i\n" +
+	"\rBarrierAnswer\x12\x12\n" +
+	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\rR\bposition\x12\x10\n" +
+	"\x03ver\x18\x03 \x01(\x04R\x03ver\x12\x16\n" +
+	"\x06member\x18\x04 \x01(\rR\x06member\"T\n" +
+	"\vCreateToken\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x1d\n" +
+	"\n" +
+	"expires_ms\x18\x02 \x01(\x03R\texpiresMs\x12\x12\n" +
+	"\x04uses\x18\x03 \x01(\rR\x04uses\"!\n" +
+	"\vDeleteToken\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\"H\n" +
+	"\x05SetCA\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x1d\n" +
+	"\n" +
+	"sealed_key\x18\x02 \x01(\fR\tsealedKey\"\x80\x01\n" +
+	"\fUpdateServer\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\rR\x06server\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x18\n" +
+	"\aportals\x18\x03 \x03(\tR\aportals\x12\x17\n" +
+	"\x04site\x18\x04 \x01(\tH\x00R\x04site\x88\x01\x01B\a\n" +
+	"\x05_site\"F\n" +
+	"\x04Note\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06server\x18\x02 \x01(\rR\x06server\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"\x9f\x02\n" +
 	"\n" +
 	"CreateDisk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
@@ -2138,6 +5827,7 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"write_back\x18\x05 \x01(\bR\twriteBack\x12\x1b\n" +
 	"\tread_only\x18\x06 \x01(\bR\breadOnly\x12!\n" +
 	"\fcreated_unix\x18\a \x01(\x03R\vcreatedUnix\x12\x16\n" +
+	"\x06scheme\x18\v \x01(\tR\x06scheme\x12\x16\n" +
 	"\x06target\x18\b \x01(\tR\x06target\x12\x10\n" +
 	"\x03lun\x18\t \x01(\rR\x03lun\x12\x19\n" +
 	"\bauto_lun\x18\n" +
@@ -2156,9 +5846,10 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"_read_only\" \n" +
 	"\n" +
 	"DeleteDisk\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"%\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"=\n" +
 	"\vFamilyFreed\x12\x16\n" +
-	"\x06family\x18\x01 \x01(\rR\x06family\"\"\n" +
+	"\x06family\x18\x01 \x01(\rR\x06family\x12\x16\n" +
+	"\x06server\x18\x02 \x01(\rR\x06server\"\"\n" +
 	"\fCreateTarget\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\"\n" +
 	"\fDeleteTarget\x12\x12\n" +
@@ -2181,7 +5872,62 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04disk\x18\x01 \x01(\fR\x04disk\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x12\x18\n" +
-	"\arevokes\x18\x04 \x01(\bR\arevokesB\x1bZ\x19petal/cluster/meta/metapbb\x06proto3"
+	"\arevokes\x18\x04 \x01(\bR\arevokes\"\xd2\x03\n" +
+	"\aMessage\x12\x14\n" +
+	"\x04raft\x18\x01 \x01(\fH\x00R\x04raft\x12)\n" +
+	"\x05renew\x18\x02 \x01(\v2\x11.petal.meta.RenewH\x00R\x05renew\x12)\n" +
+	"\x05grant\x18\x03 \x01(\v2\x11.petal.meta.GrantH\x00R\x05grant\x12/\n" +
+	"\apropose\x18\x04 \x01(\v2\x13.petal.meta.ProposeH\x00R\apropose\x12/\n" +
+	"\arefused\x18\x05 \x01(\v2\x13.petal.meta.RefusedH\x00R\arefused\x12)\n" +
+	"\x05piece\x18\x06 \x01(\v2\x11.petal.meta.PieceH\x00R\x05piece\x123\n" +
+	"\tpiece_ack\x18\a \x01(\v2\x14.petal.meta.PieceAckH\x00R\bpieceAck\x125\n" +
+	"\tcomplaint\x18\b \x01(\v2\x15.petal.meta.ComplaintH\x00R\tcomplaint\x12/\n" +
+	"\arelease\x18\t \x01(\v2\x13.petal.meta.ReleaseH\x00R\arelease\x12)\n" +
+	"\x05death\x18\n" +
+	" \x01(\v2\x11.petal.meta.DeathH\x00R\x05deathB\x06\n" +
+	"\x04kind\"\\\n" +
+	"\x05Renew\x12\x17\n" +
+	"\asent_ns\x18\x01 \x01(\x03R\x06sentNs\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x18\n" +
+	"\aapplied\x18\x03 \x01(\x04R\aapplied\"l\n" +
+	"\x05Grant\x12\x17\n" +
+	"\asent_ns\x18\x01 \x01(\x03R\x06sentNs\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\"%\n" +
+	"\aPropose\x12\x1a\n" +
+	"\bproposal\x18\x01 \x01(\fR\bproposal\"\x8f\x01\n" +
+	"\aRefused\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x04R\asession\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05thing\x18\x04 \x01(\tR\x05thing\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12\x16\n" +
+	"\x06advice\x18\x06 \x01(\tR\x06advice\"s\n" +
+	"\x05Piece\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\fR\amessage\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x04R\x05total\x12\x16\n" +
+	"\x06offset\x18\x04 \x01(\x04R\x06offset\x12\x12\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\".\n" +
+	"\bPieceAck\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04have\x18\x02 \x01(\x04R\x04have\"w\n" +
+	"\tComplaint\x12\x12\n" +
+	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\rR\bposition\x12\x10\n" +
+	"\x03ver\x18\x03 \x01(\x04R\x03ver\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\rR\x04from\x12\x14\n" +
+	"\x05about\x18\x05 \x01(\rR\x05about\"+\n" +
+	"\aRelease\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\"A\n" +
+	"\x05Death\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\rR\x06server\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation*#\n" +
+	"\n" +
+	"ServerKind\x12\b\n" +
+	"\x04DATA\x10\x00\x12\v\n" +
+	"\aWITNESS\x10\x01B\x1bZ\x19petal/cluster/meta/metapbb\x06proto3"
 
 var (
 	file_cluster_meta_metapb_meta_proto_rawDescOnce sync.Once
@@ -2195,68 +5941,151 @@ func file_cluster_meta_metapb_meta_proto_rawDescGZIP() []byte {
 	return file_cluster_meta_metapb_meta_proto_rawDescData
 }
 
-var file_cluster_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_cluster_meta_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_cluster_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_cluster_meta_metapb_meta_proto_goTypes = []any{
-	(*Entry)(nil),           // 0: petal.meta.Entry
-	(*Snapshot)(nil),        // 1: petal.meta.Snapshot
-	(*State)(nil),           // 2: petal.meta.State
-	(*Server)(nil),          // 3: petal.meta.Server
-	(*GMap)(nil),            // 4: petal.meta.GMap
-	(*Family)(nil),          // 5: petal.meta.Family
-	(*EpochNode)(nil),       // 6: petal.meta.EpochNode
-	(*Disk)(nil),            // 7: petal.meta.Disk
-	(*Lun)(nil),             // 8: petal.meta.Lun
-	(*Chap)(nil),            // 9: petal.meta.Chap
-	(*Target)(nil),          // 10: petal.meta.Target
-	(*Reservation)(nil),     // 11: petal.meta.Reservation
-	(*Retired)(nil),         // 12: petal.meta.Retired
-	(*Command)(nil),         // 13: petal.meta.Command
-	(*Init)(nil),            // 14: petal.meta.Init
-	(*Start)(nil),           // 15: petal.meta.Start
-	(*CreateDisk)(nil),      // 16: petal.meta.CreateDisk
-	(*UpdateDisk)(nil),      // 17: petal.meta.UpdateDisk
-	(*DeleteDisk)(nil),      // 18: petal.meta.DeleteDisk
-	(*FamilyFreed)(nil),     // 19: petal.meta.FamilyFreed
-	(*CreateTarget)(nil),    // 20: petal.meta.CreateTarget
-	(*DeleteTarget)(nil),    // 21: petal.meta.DeleteTarget
-	(*MapLun)(nil),          // 22: petal.meta.MapLun
-	(*UnmapLun)(nil),        // 23: petal.meta.UnmapLun
-	(*SetAcl)(nil),          // 24: petal.meta.SetAcl
-	(*SetChap)(nil),         // 25: petal.meta.SetChap
-	(*SwapReservation)(nil), // 26: petal.meta.SwapReservation
+	(ServerKind)(0),         // 0: petal.meta.ServerKind
+	(*Entry)(nil),           // 1: petal.meta.Entry
+	(*Record)(nil),          // 2: petal.meta.Record
+	(*Hard)(nil),            // 3: petal.meta.Hard
+	(*LogEntry)(nil),        // 4: petal.meta.LogEntry
+	(*Mark)(nil),            // 5: petal.meta.Mark
+	(*Proposal)(nil),        // 6: petal.meta.Proposal
+	(*Snapshot)(nil),        // 7: petal.meta.Snapshot
+	(*State)(nil),           // 8: petal.meta.State
+	(*Conf)(nil),            // 9: petal.meta.Conf
+	(*Session)(nil),         // 10: petal.meta.Session
+	(*Server)(nil),          // 11: petal.meta.Server
+	(*Link)(nil),            // 12: petal.meta.Link
+	(*Token)(nil),           // 13: petal.meta.Token
+	(*Event)(nil),           // 14: petal.meta.Event
+	(*GMap)(nil),            // 15: petal.meta.GMap
+	(*Family)(nil),          // 16: petal.meta.Family
+	(*EpochNode)(nil),       // 17: petal.meta.EpochNode
+	(*Disk)(nil),            // 18: petal.meta.Disk
+	(*Lun)(nil),             // 19: petal.meta.Lun
+	(*Chap)(nil),            // 20: petal.meta.Chap
+	(*Target)(nil),          // 21: petal.meta.Target
+	(*Reservation)(nil),     // 22: petal.meta.Reservation
+	(*Retired)(nil),         // 23: petal.meta.Retired
+	(*Command)(nil),         // 24: petal.meta.Command
+	(*Init)(nil),            // 25: petal.meta.Init
+	(*Start)(nil),           // 26: petal.meta.Start
+	(*SeenLink)(nil),        // 27: petal.meta.SeenLink
+	(*Join)(nil),            // 28: petal.meta.Join
+	(*Leave)(nil),           // 29: petal.meta.Leave
+	(*Confirm)(nil),         // 30: petal.meta.Confirm
+	(*Reopen)(nil),          // 31: petal.meta.Reopen
+	(*Reconfigure)(nil),     // 32: petal.meta.Reconfigure
+	(*LinkChange)(nil),      // 33: petal.meta.LinkChange
+	(*Fence)(nil),           // 34: petal.meta.Fence
+	(*FenceConfirm)(nil),    // 35: petal.meta.FenceConfirm
+	(*Rejoined)(nil),        // 36: petal.meta.Rejoined
+	(*Filled)(nil),          // 37: petal.meta.Filled
+	(*ForceLink)(nil),       // 38: petal.meta.ForceLink
+	(*BumpVVer)(nil),        // 39: petal.meta.BumpVVer
+	(*CompleteBarrier)(nil), // 40: petal.meta.CompleteBarrier
+	(*BarrierAnswer)(nil),   // 41: petal.meta.BarrierAnswer
+	(*CreateToken)(nil),     // 42: petal.meta.CreateToken
+	(*DeleteToken)(nil),     // 43: petal.meta.DeleteToken
+	(*SetCA)(nil),           // 44: petal.meta.SetCA
+	(*UpdateServer)(nil),    // 45: petal.meta.UpdateServer
+	(*Note)(nil),            // 46: petal.meta.Note
+	(*CreateDisk)(nil),      // 47: petal.meta.CreateDisk
+	(*UpdateDisk)(nil),      // 48: petal.meta.UpdateDisk
+	(*DeleteDisk)(nil),      // 49: petal.meta.DeleteDisk
+	(*FamilyFreed)(nil),     // 50: petal.meta.FamilyFreed
+	(*CreateTarget)(nil),    // 51: petal.meta.CreateTarget
+	(*DeleteTarget)(nil),    // 52: petal.meta.DeleteTarget
+	(*MapLun)(nil),          // 53: petal.meta.MapLun
+	(*UnmapLun)(nil),        // 54: petal.meta.UnmapLun
+	(*SetAcl)(nil),          // 55: petal.meta.SetAcl
+	(*SetChap)(nil),         // 56: petal.meta.SetChap
+	(*SwapReservation)(nil), // 57: petal.meta.SwapReservation
+	(*Message)(nil),         // 58: petal.meta.Message
+	(*Renew)(nil),           // 59: petal.meta.Renew
+	(*Grant)(nil),           // 60: petal.meta.Grant
+	(*Propose)(nil),         // 61: petal.meta.Propose
+	(*Refused)(nil),         // 62: petal.meta.Refused
+	(*Piece)(nil),           // 63: petal.meta.Piece
+	(*PieceAck)(nil),        // 64: petal.meta.PieceAck
+	(*Complaint)(nil),       // 65: petal.meta.Complaint
+	(*Release)(nil),         // 66: petal.meta.Release
+	(*Death)(nil),           // 67: petal.meta.Death
 }
 var file_cluster_meta_metapb_meta_proto_depIdxs = []int32{
-	2,  // 0: petal.meta.Snapshot.state:type_name -> petal.meta.State
-	3,  // 1: petal.meta.State.servers:type_name -> petal.meta.Server
-	4,  // 2: petal.meta.State.gmaps:type_name -> petal.meta.GMap
-	5,  // 3: petal.meta.State.families:type_name -> petal.meta.Family
-	7,  // 4: petal.meta.State.disks:type_name -> petal.meta.Disk
-	10, // 5: petal.meta.State.targets:type_name -> petal.meta.Target
-	9,  // 6: petal.meta.State.discovery:type_name -> petal.meta.Chap
-	11, // 7: petal.meta.State.reservations:type_name -> petal.meta.Reservation
-	12, // 8: petal.meta.State.retired:type_name -> petal.meta.Retired
-	6,  // 9: petal.meta.Family.nodes:type_name -> petal.meta.EpochNode
-	8,  // 10: petal.meta.Target.luns:type_name -> petal.meta.Lun
-	9,  // 11: petal.meta.Target.chap:type_name -> petal.meta.Chap
-	14, // 12: petal.meta.Command.init:type_name -> petal.meta.Init
-	15, // 13: petal.meta.Command.start:type_name -> petal.meta.Start
-	16, // 14: petal.meta.Command.create_disk:type_name -> petal.meta.CreateDisk
-	17, // 15: petal.meta.Command.update_disk:type_name -> petal.meta.UpdateDisk
-	18, // 16: petal.meta.Command.delete_disk:type_name -> petal.meta.DeleteDisk
-	19, // 17: petal.meta.Command.family_freed:type_name -> petal.meta.FamilyFreed
-	20, // 18: petal.meta.Command.create_target:type_name -> petal.meta.CreateTarget
-	21, // 19: petal.meta.Command.delete_target:type_name -> petal.meta.DeleteTarget
-	22, // 20: petal.meta.Command.map_lun:type_name -> petal.meta.MapLun
-	23, // 21: petal.meta.Command.unmap_lun:type_name -> petal.meta.UnmapLun
-	24, // 22: petal.meta.Command.set_acl:type_name -> petal.meta.SetAcl
-	25, // 23: petal.meta.Command.set_chap:type_name -> petal.meta.SetChap
-	26, // 24: petal.meta.Command.swap_reservation:type_name -> petal.meta.SwapReservation
-	9,  // 25: petal.meta.SetChap.chap:type_name -> petal.meta.Chap
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	3,  // 0: petal.meta.Record.hard:type_name -> petal.meta.Hard
+	4,  // 1: petal.meta.Record.entries:type_name -> petal.meta.LogEntry
+	5,  // 2: petal.meta.Record.snapshot:type_name -> petal.meta.Mark
+	24, // 3: petal.meta.Proposal.command:type_name -> petal.meta.Command
+	8,  // 4: petal.meta.Snapshot.state:type_name -> petal.meta.State
+	11, // 5: petal.meta.State.servers:type_name -> petal.meta.Server
+	15, // 6: petal.meta.State.gmaps:type_name -> petal.meta.GMap
+	16, // 7: petal.meta.State.families:type_name -> petal.meta.Family
+	18, // 8: petal.meta.State.disks:type_name -> petal.meta.Disk
+	21, // 9: petal.meta.State.targets:type_name -> petal.meta.Target
+	20, // 10: petal.meta.State.discovery:type_name -> petal.meta.Chap
+	22, // 11: petal.meta.State.reservations:type_name -> petal.meta.Reservation
+	23, // 12: petal.meta.State.retired:type_name -> petal.meta.Retired
+	12, // 13: petal.meta.State.links:type_name -> petal.meta.Link
+	9,  // 14: petal.meta.State.conf:type_name -> petal.meta.Conf
+	10, // 15: petal.meta.State.sessions:type_name -> petal.meta.Session
+	13, // 16: petal.meta.State.tokens:type_name -> petal.meta.Token
+	14, // 17: petal.meta.State.events:type_name -> petal.meta.Event
+	0,  // 18: petal.meta.Server.kind:type_name -> petal.meta.ServerKind
+	17, // 19: petal.meta.Family.nodes:type_name -> petal.meta.EpochNode
+	19, // 20: petal.meta.Target.luns:type_name -> petal.meta.Lun
+	20, // 21: petal.meta.Target.chap:type_name -> petal.meta.Chap
+	25, // 22: petal.meta.Command.init:type_name -> petal.meta.Init
+	26, // 23: petal.meta.Command.start:type_name -> petal.meta.Start
+	47, // 24: petal.meta.Command.create_disk:type_name -> petal.meta.CreateDisk
+	48, // 25: petal.meta.Command.update_disk:type_name -> petal.meta.UpdateDisk
+	49, // 26: petal.meta.Command.delete_disk:type_name -> petal.meta.DeleteDisk
+	50, // 27: petal.meta.Command.family_freed:type_name -> petal.meta.FamilyFreed
+	51, // 28: petal.meta.Command.create_target:type_name -> petal.meta.CreateTarget
+	52, // 29: petal.meta.Command.delete_target:type_name -> petal.meta.DeleteTarget
+	53, // 30: petal.meta.Command.map_lun:type_name -> petal.meta.MapLun
+	54, // 31: petal.meta.Command.unmap_lun:type_name -> petal.meta.UnmapLun
+	55, // 32: petal.meta.Command.set_acl:type_name -> petal.meta.SetAcl
+	56, // 33: petal.meta.Command.set_chap:type_name -> petal.meta.SetChap
+	57, // 34: petal.meta.Command.swap_reservation:type_name -> petal.meta.SwapReservation
+	28, // 35: petal.meta.Command.join:type_name -> petal.meta.Join
+	29, // 36: petal.meta.Command.leave:type_name -> petal.meta.Leave
+	30, // 37: petal.meta.Command.confirm:type_name -> petal.meta.Confirm
+	31, // 38: petal.meta.Command.reopen:type_name -> petal.meta.Reopen
+	32, // 39: petal.meta.Command.reconfigure:type_name -> petal.meta.Reconfigure
+	34, // 40: petal.meta.Command.fence:type_name -> petal.meta.Fence
+	35, // 41: petal.meta.Command.fence_confirm:type_name -> petal.meta.FenceConfirm
+	36, // 42: petal.meta.Command.rejoined:type_name -> petal.meta.Rejoined
+	37, // 43: petal.meta.Command.filled:type_name -> petal.meta.Filled
+	38, // 44: petal.meta.Command.force_link:type_name -> petal.meta.ForceLink
+	39, // 45: petal.meta.Command.bump_vver:type_name -> petal.meta.BumpVVer
+	40, // 46: petal.meta.Command.complete_barrier:type_name -> petal.meta.CompleteBarrier
+	42, // 47: petal.meta.Command.create_token:type_name -> petal.meta.CreateToken
+	43, // 48: petal.meta.Command.delete_token:type_name -> petal.meta.DeleteToken
+	44, // 49: petal.meta.Command.set_ca:type_name -> petal.meta.SetCA
+	45, // 50: petal.meta.Command.update_server:type_name -> petal.meta.UpdateServer
+	46, // 51: petal.meta.Command.note:type_name -> petal.meta.Note
+	0,  // 52: petal.meta.Init.kind:type_name -> petal.meta.ServerKind
+	27, // 53: petal.meta.Start.links:type_name -> petal.meta.SeenLink
+	0,  // 54: petal.meta.Join.kind:type_name -> petal.meta.ServerKind
+	33, // 55: petal.meta.Reconfigure.links:type_name -> petal.meta.LinkChange
+	41, // 56: petal.meta.CompleteBarrier.answers:type_name -> petal.meta.BarrierAnswer
+	20, // 57: petal.meta.SetChap.chap:type_name -> petal.meta.Chap
+	59, // 58: petal.meta.Message.renew:type_name -> petal.meta.Renew
+	60, // 59: petal.meta.Message.grant:type_name -> petal.meta.Grant
+	61, // 60: petal.meta.Message.propose:type_name -> petal.meta.Propose
+	62, // 61: petal.meta.Message.refused:type_name -> petal.meta.Refused
+	63, // 62: petal.meta.Message.piece:type_name -> petal.meta.Piece
+	64, // 63: petal.meta.Message.piece_ack:type_name -> petal.meta.PieceAck
+	65, // 64: petal.meta.Message.complaint:type_name -> petal.meta.Complaint
+	66, // 65: petal.meta.Message.release:type_name -> petal.meta.Release
+	67, // 66: petal.meta.Message.death:type_name -> petal.meta.Death
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_cluster_meta_metapb_meta_proto_init() }
@@ -2264,7 +6093,7 @@ func file_cluster_meta_metapb_meta_proto_init() {
 	if File_cluster_meta_metapb_meta_proto != nil {
 		return
 	}
-	file_cluster_meta_metapb_meta_proto_msgTypes[13].OneofWrappers = []any{
+	file_cluster_meta_metapb_meta_proto_msgTypes[23].OneofWrappers = []any{
 		(*Command_Init)(nil),
 		(*Command_Start)(nil),
 		(*Command_CreateDisk)(nil),
@@ -2278,20 +6107,51 @@ func file_cluster_meta_metapb_meta_proto_init() {
 		(*Command_SetAcl)(nil),
 		(*Command_SetChap)(nil),
 		(*Command_SwapReservation)(nil),
+		(*Command_Join)(nil),
+		(*Command_Leave)(nil),
+		(*Command_Confirm)(nil),
+		(*Command_Reopen)(nil),
+		(*Command_Reconfigure)(nil),
+		(*Command_Fence)(nil),
+		(*Command_FenceConfirm)(nil),
+		(*Command_Rejoined)(nil),
+		(*Command_Filled)(nil),
+		(*Command_ForceLink)(nil),
+		(*Command_BumpVver)(nil),
+		(*Command_CompleteBarrier)(nil),
+		(*Command_CreateToken)(nil),
+		(*Command_DeleteToken)(nil),
+		(*Command_SetCa)(nil),
+		(*Command_UpdateServer)(nil),
+		(*Command_Note)(nil),
 	}
-	file_cluster_meta_metapb_meta_proto_msgTypes[17].OneofWrappers = []any{}
+	file_cluster_meta_metapb_meta_proto_msgTypes[44].OneofWrappers = []any{}
+	file_cluster_meta_metapb_meta_proto_msgTypes[47].OneofWrappers = []any{}
+	file_cluster_meta_metapb_meta_proto_msgTypes[57].OneofWrappers = []any{
+		(*Message_Raft)(nil),
+		(*Message_Renew)(nil),
+		(*Message_Grant)(nil),
+		(*Message_Propose)(nil),
+		(*Message_Refused)(nil),
+		(*Message_Piece)(nil),
+		(*Message_PieceAck)(nil),
+		(*Message_Complaint)(nil),
+		(*Message_Release)(nil),
+		(*Message_Death)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_meta_metapb_meta_proto_rawDesc), len(file_cluster_meta_metapb_meta_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   27,
+			NumEnums:      1,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_cluster_meta_metapb_meta_proto_goTypes,
 		DependencyIndexes: file_cluster_meta_metapb_meta_proto_depIdxs,
+		EnumInfos:         file_cluster_meta_metapb_meta_proto_enumTypes,
 		MessageInfos:      file_cluster_meta_metapb_meta_proto_msgTypes,
 	}.Build()
 	File_cluster_meta_metapb_meta_proto = out.File
