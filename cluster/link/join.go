@@ -1,0 +1,161 @@
+package link
+
+import (
+	"time"
+
+	"petal/placement"
+)
+
+// joining is the head's side of letting a member in again (R9), one at a time:
+//
+//	member -> head    Rejoin: how far it is, bucket by bucket
+//	head              bucket by bucket, some at a time: hold its writes until
+//	                  what is in flight is committed; then
+//	head   -> member  Cut: the marks; from here on the bucket's records too,
+//	                  and the head waits for it
+//	member -> head    Ack: missing blocks durable here; the head drops its marks
+//	head              all buckets: propose Rejoined
+//
+// Until it has proposed, the head may forget the join when the member goes
+// away: what is in flight without naming the member is marked first. After
+// that it may not: the proposal may be agreed to at any time, and a record
+// acknowledged without the member would be lost with the head. It waits for
+// the member, and repeats the proposal, until the configuration changes.
+type joining struct {
+	active   bool
+	proposed bool
+	whole    bool // the Rejoin is complete
+	member   placement.Member
+	session  uint64
+	next     int           // first bucket that is not looked at yet
+	pipeline int           // buckets from hold to acknowledgement
+	since    time.Duration // the last sign of progress
+}
+
+// joinWindow is how many buckets are being cut at a time.
+const joinWindow = 8
+
+// joined are the members that get the bucket's records although they are out of
+// sync: those for whom it is cut, and, if nobody ever wrote to it, who is being
+// let in and past it.
+func (m *Machine) joined(n placement.Bucket, b *bucket) placement.Members {
+	j := &m.join
+	if j.active && int(n) < j.next && !b.touched(j.member) {
+		return b.cut.With(j.member)
+	}
+	return b.cut
+}
+
+// rejoins takes a part of a member's wish to be let in.
+func (m *Machine) rejoins(from placement.Member, msg *Msg, now time.Duration) {
+	j := &m.join
+	switch {
+	case m.state != Open || !m.Head() || m.cfg.InSync.Has(from) || j.proposed && !m.broken(FaultForgetProposed):
+		return
+	case msg.First && (!j.active || j.member == from):
+		m.abortJoin(now)
+		m.join = joining{active: true, member: from, session: msg.Session}
+		m.forgetHave(from)
+	case !j.active || j.member != from || j.session != msg.Session || j.whole:
+		return
+	}
+	j.since = now
+	m.takeHave(from, msg.List)
+	if msg.Last {
+		j.whole = true
+		m.cutMore(now)
+	}
+}
+
+// cutMore holds further buckets for their cut, and proposes when all are cut.
+func (m *Machine) cutMore(now time.Duration) {
+	j := &m.join
+	if !j.active || !j.whole || j.proposed {
+		return
+	}
+	for ; j.next < placement.Buckets && j.pipeline < joinWindow; j.next++ {
+		n := placement.Bucket(j.next)
+		b := m.look(n)
+		if b == nil || !b.touched(j.member) {
+			continue
+		}
+		j.pipeline++
+		b.held = true
+		m.gather(n, b)
+	}
+	if j.next == placement.Buckets && j.pipeline == 0 {
+		j.proposed = true
+		m.propose(ProposeRejoined, j.member)
+	}
+}
+
+// gather has the shell send the cut of a held bucket, once nothing of it is in
+// flight: then the marks in the brick are all there are.
+func (m *Machine) gather(n placement.Bucket, b *bucket) {
+	if !b.held || b.gathering || b.first != 0 && !m.broken(FaultCutInFlight) {
+		return
+	}
+	j := &m.join
+	b.gathering = true
+	m.emit(Effect{
+		Kind: EffectSendCut, Member: j.member, Bucket: n, Ver: m.cfg.Ver, Session: j.session,
+		Prev: b.have[j.member], Stamp: b.committed,
+	})
+}
+
+// cutSent lets the bucket's writes go on, to the joining member too.
+func (m *Machine) cutSent(to placement.Member, n placement.Bucket, session uint64, now time.Duration) {
+	j := &m.join
+	b := m.look(n)
+	if b == nil || !b.gathering || !j.active || j.member != to || j.session != session {
+		return
+	}
+	b.held, b.gathering = false, false
+	b.cut = b.cut.With(to)
+	b.awaited = true
+	b.have[to] = placement.Stamp{}
+	j.since = now
+	if m.broken(FaultDropMarksEarly) {
+		m.emit(Effect{Kind: EffectDropMarks, Member: to, Bucket: n})
+	}
+}
+
+// cutAcked notes the first acknowledgement after the cut: the member has the
+// marks of the bucket, durably.
+func (m *Machine) cutAcked(from placement.Member, n placement.Bucket, b *bucket, s placement.Stamp, now time.Duration) {
+	j := &m.join
+	if !b.awaited || !j.active || j.member != from {
+		return
+	}
+	b.awaited = false
+	j.pipeline--
+	j.since = now
+	m.emit(Effect{Kind: EffectDropMarks, Member: from, Bucket: n})
+	m.cutMore(now)
+}
+
+// abortJoin forgets a join that is not proposed yet. Records in flight that do
+// not name the member are marked before they are committed without it (R8).
+func (m *Machine) abortJoin(now time.Duration) {
+	j := m.join
+	if !j.active || j.proposed && !m.broken(FaultForgetProposed) {
+		return
+	}
+	m.forgetJoin()
+	m.wait[j.member].records = 0
+	m.each(func(n placement.Bucket, b *bucket) {
+		m.forList(b, func(s *slot) { m.mark(s) })
+		m.tryCommit(n, b, now)
+	})
+}
+
+// forgetJoin ends a join, without a word to anyone.
+func (m *Machine) forgetJoin() {
+	if !m.join.active {
+		return
+	}
+	m.join = joining{}
+	m.each(func(_ placement.Bucket, b *bucket) {
+		b.held, b.gathering, b.awaited, b.cut = false, false, false, 0
+	})
+}
