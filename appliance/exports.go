@@ -15,12 +15,12 @@ import (
 	"petal/cluster/meta"
 	"petal/target"
 	"petal/target/lun"
+	"petal/target/scsi"
 )
 
 // Here the two sides meet.
 var (
 	_ lun.Disk         = (*cluster.Volume)(nil)
-	_ lun.AtomicWriter = (*cluster.Volume)(nil)
 	_ lun.Reservations = reservations{}
 )
 
@@ -140,7 +140,8 @@ func (e *exports) applyTarget(t *meta.Target) {
 	x := e.targets[t.Name]
 	if x == nil {
 		x = &exported{device: lun.NewDevice(t.Name), luns: map[uint16]meta.ID{}}
-		x.device.SetPorts(e.group, e.group) // package target makes one SCSI port of each portal group
+		// Package target makes one SCSI port of each portal group.
+		x.device.SetPorts(e.group, []scsi.PortGroup{{State: scsi.ALUAActiveOptimized, Group: e.group, Ports: []uint16{e.group}}})
 		e.targets[t.Name] = x
 	}
 	e.applyLUNs(x, t)

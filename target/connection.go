@@ -38,6 +38,9 @@ func (s *Server) serve(c net.Conn, p *portal) {
 	x := &connection{server: s, portal: p, conn: c, in: iscsi.NewReader(source(c), iscsi.LoginBuffer)}
 	x.who = &authority{server: s, portal: p, local: addrPort(c.LocalAddr())}
 	t := s.halfOpen.enter(c)
+	if s.isSuspended() { // it may have come too late for Suspend to see it
+		c.Close()
+	}
 	result, last := x.login()
 	s.halfOpen.leave(t)
 	if result == nil {
@@ -116,6 +119,9 @@ func (x *connection) failed(m *login.Machine, err error) {
 
 // refuse answers a login that failed, not too often.
 func (x *connection) refuse(m *login.Machine, out login.Output) {
+	if x.server.isSuspended() {
+		return // a reject would be final to some initiators
+	}
 	who := m.Peer()
 	if who == "" {
 		who = addressOf(x.conn.RemoteAddr()).String()
@@ -173,7 +179,7 @@ func (x *connection) session(r *login.Result, last login.Output) {
 	defer s.sessions.remove(e)
 	x.prepare(e, r, observer)
 	if !x.admitted(e) {
-		e.session.Close(errServerClosed)
+		e.session.Close(errAccessLost)
 	} else if err := x.send(last); err != nil {
 		e.session.Close(err)
 	}
@@ -193,7 +199,7 @@ func (x *connection) admitted(e *entry) bool {
 	s := x.server
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.state != serving {
+	if !s.serves() {
 		return false
 	}
 	t := s.targets[e.target]

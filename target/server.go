@@ -56,8 +56,10 @@ type Portal struct {
 
 type portal struct {
 	Portal
-	address  string // advertised
-	listener net.Listener
+	address  string       // advertised
+	bound    string       // where it listens
+	listener net.Listener // nil while suspended
+	err      error        // why it could not be opened again
 }
 
 // SessionInfo tells of a session.
@@ -80,8 +82,8 @@ type SessionInfo struct {
 	BytesWritten uint64
 }
 
-// state is how far a server is in its life: serving, then draining, then
-// closed.
+// state is how far a server is in its life: serving (which it may be kept from
+// for a while: Suspend), then draining, then closed.
 type state uint8
 
 const (
@@ -103,7 +105,9 @@ type Server struct {
 	mu        sync.RWMutex // guards all below
 	state     state
 	targets   map[string]*served
+	suspended bool
 	portals   []*portal
+	peers     []Peer
 	discovery *login.CHAP
 }
 
@@ -155,7 +159,7 @@ func (s *Server) Serve(l net.Listener, p Portal) {
 	if p.Port == 0 {
 		p.Port = p.TPGT
 	}
-	v := &portal{Portal: p, address: p.Advertise, listener: l}
+	v := &portal{Portal: p, address: p.Advertise, bound: l.Addr().String()}
 	if v.address == "" {
 		v.address = l.Addr().String()
 	}
@@ -166,16 +170,19 @@ func (s *Server) Serve(l net.Listener, p Portal) {
 		return
 	}
 	s.portals = append(s.portals, v)
-	s.busy.Add(1)
-	go s.accept(v)
+	if s.suspended {
+		l.Close()
+		return
+	}
+	s.open(v, l)
 }
 
 // accept takes connections until the listener is closed. Errors such as EMFILE
 // pass: the oldest connection that has not logged in gives its descriptor.
-func (s *Server) accept(p *portal) {
+func (s *Server) accept(p *portal, l net.Listener) {
 	defer s.busy.Done()
 	for {
-		c, err := p.listener.Accept()
+		c, err := l.Accept()
 		if err == nil {
 			s.busy.Add(1)
 			go s.serve(c, p)
@@ -258,7 +265,9 @@ func (s *Server) stop(to state) {
 	s.portals = nil
 	s.mu.Unlock()
 	for _, p := range portals {
-		p.listener.Close()
+		if p.listener != nil {
+			p.listener.Close()
+		}
 	}
 	s.halfOpen.closeAll()
 }

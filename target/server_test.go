@@ -216,6 +216,7 @@ func TestPortals(t *testing.T) {
 	for _, p := range []Portal{
 		{Advertise: "192.0.2.1:3260", TPGT: 2}, {Advertise: "[2001:db8::1]:3260", TPGT: 3},
 		{Advertise: "san.example.com:3260", TPGT: 4}, {Advertise: "0.0.0.0:3261", TPGT: 5}, {Advertise: "127.0.0.2:3260", TPGT: 6},
+		{Advertise: "127.0.0.3:3260", TPGT: 7}, // one too many for an initiator
 	} {
 		p.Listen = "127.0.0.1:0"
 		if _, err := b.server.Listen(p); err != nil {

@@ -129,7 +129,7 @@ func (a *authority) Admit(initiator, name string) login.Admission {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	ok := login.Admission{Status: iscsi.LoginSuccess, PortalGroup: a.portal.TPGT}
-	if s.state != serving {
+	if !s.serves() {
 		return login.Admission{Status: iscsi.LoginUnavailable}
 	}
 	if name == "" {
@@ -155,43 +155,13 @@ func (a *authority) Targets(initiator string) []login.Target {
 	s := a.server
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	portals := a.usable(s.portals)
 	var ts []login.Target
 	for _, name := range slices.Sorted(maps.Keys(s.targets)) {
 		if s.targets[name].admits(initiator) {
-			ts = append(ts, login.Target{Name: name, Portals: portals})
+			ts = append(ts, login.Target{Name: name, Portals: a.addresses(initiator, name)})
 		}
 	}
 	return ts
-}
-
-// usable picks the portals that an initiator can use that reached us at
-// a.local: those of the same address family, loopback ones only over loopback,
-// and of a wildcard portal the address that it has just used. Portals
-// advertised by a host name are left to the initiator's resolver.
-func (a *authority) usable(all []*portal) []login.Portal {
-	var ps []login.Portal
-	add := func(address string, group uint16) {
-		p := login.Portal{Address: address, Group: group}
-		if len(ps) < iscsi.MaxPortals && !slices.Contains(ps, p) {
-			ps = append(ps, p)
-		}
-	}
-	here := a.local.Addr().Unmap()
-	for _, p := range all {
-		at, err := netip.ParseAddrPort(p.address)
-		switch ip := at.Addr().Unmap(); {
-		case err != nil:
-			add(p.address, p.TPGT)
-		case ip.IsUnspecified() && here.IsValid():
-			if ip.Is6() || here.Is4() { // [::] takes both families
-				add(netip.AddrPortFrom(here, at.Port()).String(), p.TPGT)
-			}
-		case ip.Is4() == here.Is4() && ip.IsLoopback() == here.IsLoopback() && (!ip.IsLinkLocalUnicast() || ip == here):
-			add(netip.AddrPortFrom(ip, at.Port()).String(), p.TPGT)
-		}
-	}
-	return ps
 }
 
 // Connection is login.Sessions: which connection the nexus has now.

@@ -2,7 +2,6 @@ package lun
 
 import (
 	"sync/atomic"
-	"time"
 
 	"petal/target/scsi"
 )
@@ -18,7 +17,6 @@ type commandState struct {
 	loan  any    // memory lent by the disk, or nil
 	fua   bool
 	seen  *reservationState // what Begin judged by
-	began time.Time         // set when the first attempt has failed
 
 	aborted atomic.Bool
 
@@ -81,7 +79,6 @@ func (c *Command) reset(n *Nexus) {
 	c.nexus, c.path, c.row = n, nil, nil
 	c.lba, c.off, c.n = 0, 0, 0
 	c.loan, c.fua, c.seen, c.param = nil, false, nil, nil
-	c.began = time.Time{}
 	c.aborted.Store(false)
 }
 
@@ -172,8 +169,8 @@ func (c *Command) stillAllowed() bool {
 	return c.reservationAllows()
 }
 
-// Abort asks a command between Run and Done to end soon: one that is held, or
-// made of several steps, goes no further. Done is called all the same, and
+// Abort asks a command between Run and Done to end soon: one that is
+// made of several steps goes no further. Done is called all the same, and
 // until then what is under way may still take effect. Safe to call at any time
 // from Begin to Finish, from any goroutine.
 func (n *Nexus) Abort(c *Command) { c.aborted.Store(true) }

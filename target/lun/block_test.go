@@ -143,64 +143,19 @@ func TestOrWrite(t *testing.T) {
 	}
 }
 
-// Any range up to the limit, handed to the disk as one.
+// What is atomic lies within a chunk.
 func TestWriteAtomic(t *testing.T) {
-	for _, block := range []int{512, 4096} {
-		r := newRig(t, block)
-		most := uint32(memoryAtomic / block)
-		if got := r.unit.limits().MaxAtomic; got != most {
-			t.Errorf("%d blocks are the limit, want %d", got, most)
-		}
-		whole := &wholeWrites{MemoryDisk: r.disk}
-		r.unit.disk = whole
-		last := uint64(rigSize / block)
-		for _, c := range []struct {
-			lba    uint64
-			blocks uint32
-		}{{0, most}, {3, most}, {1, 1}, {uint64(most) - 1, 2}, {last - 7, 7}, {last - uint64(most), most}, {5, 0}} {
-			whole.lengths = nil
-			data := fill(int(c.blocks)*block, byte(c.lba))
-			r.good(r.nexus, cdb16(scsi.OpWriteAtomic16, 0, c.lba, c.blocks), data)
-			if got := r.good(r.nexus, cdb16(scsi.OpRead16, 0, c.lba, c.blocks), nil); !bytes.Equal(got, data) {
-				t.Error("other data")
-			}
-			if want := []int{len(data)}; c.blocks > 0 && fmt.Sprint(whole.lengths) != fmt.Sprint(want) {
-				t.Errorf("atomic writes of %d bytes, want %d", whole.lengths, want)
-			}
-		}
-		r.check(r.nexus, cdb16(scsi.OpWriteAtomic16, 0, 0, most+1), make([]byte, int(most+1)*block), scsi.KeyIllegalRequest, scsi.CodeInvalidFieldInCDB)
-		boundary := cdb16(scsi.OpWriteAtomic16, 0, 0, 8)
-		boundary[11] = 8
-		r.check(r.nexus, boundary, make([]byte, 8*block), scsi.KeyIllegalRequest, scsi.CodeInvalidFieldInCDB)
-		if res := r.expect(r.nexus, 0, cdb16(scsi.OpWriteAtomic16, 0, 0, 16), make([]byte, 16*block), 4096); res.sense.Code != scsi.CodeInvalidFieldInIU {
-			t.Errorf("a part of the data: %v %v", res.status, res.sense)
-		}
-	}
-}
-
-// wholeWrites notes the lengths of atomic writes.
-type wholeWrites struct {
-	*MemoryDisk
-	lengths []int
-}
-
-func (d *wholeWrites) WriteAtomic(loan any, fua bool, done func(error)) {
-	d.lengths = append(d.lengths, len(loan.(*memoryLoan).buf))
-	d.MemoryDisk.WriteAtomic(loan, fua, done)
-}
-
-// A disk that promises no more than its chunks.
-func TestWriteAtomicWithinAChunk(t *testing.T) {
 	r := newRig(t, 512)
-	r.unit.disk = struct{ Disk }{r.disk}
 	l := r.unit.limits()
-	if l.MaxAtomic != 128 || l.AtomicAlignment != 128 || l.AtomicGranularity != 8 {
+	if l.MaxAtomic != 128 || l.AtomicAlignment != 8 || l.AtomicGranularity != 8 {
 		t.Errorf("%+v", l)
 	}
-	data := fill(65536, 1)
-	r.good(r.nexus, cdb16(scsi.OpWriteAtomic16, 0, 128, 128), data)
-	if got := r.good(r.nexus, cdb16(scsi.OpRead16, 0, 128, 128), nil); !bytes.Equal(got, data) {
-		t.Error("other data")
+	for lba, blocks := range map[uint64]uint32{128: 128, 8: 8, 120: 8, 256 + 24: 64, rigSize/512 - 8: 8} {
+		data := fill(int(blocks)*512, 1)
+		r.good(r.nexus, cdb16(scsi.OpWriteAtomic16, 0, lba, blocks), data)
+		if got := r.good(r.nexus, cdb16(scsi.OpRead16, 0, lba, blocks), nil); !bytes.Equal(got, data) {
+			t.Error("other data")
+		}
 	}
 	for _, c := range []struct {
 		name   string
@@ -208,9 +163,15 @@ func TestWriteAtomicWithinAChunk(t *testing.T) {
 		blocks uint32
 	}{
 		{"longer than a chunk", 0, 136}, {"not of the granularity", 0, 4},
-		{"not aligned", 8, 8}, {"across a chunk boundary", 120, 16},
+		{"not aligned", 4, 8}, {"across a chunk boundary", 120, 16},
 	} {
 		r.check(r.nexus, cdb16(scsi.OpWriteAtomic16, 0, c.lba, c.blocks), make([]byte, c.blocks*512), scsi.KeyIllegalRequest, scsi.CodeInvalidFieldInCDB)
+	}
+	boundary := cdb16(scsi.OpWriteAtomic16, 0, 0, 8)
+	boundary[11] = 8
+	r.check(r.nexus, boundary, make([]byte, 8*512), scsi.KeyIllegalRequest, scsi.CodeInvalidFieldInCDB)
+	if res := r.expect(r.nexus, 0, cdb16(scsi.OpWriteAtomic16, 0, 0, 16), make([]byte, 16*512), 4096); res.sense.Code != scsi.CodeInvalidFieldInIU {
+		t.Errorf("a part of the data: %v %v", res.status, res.sense)
 	}
 }
 

@@ -2,6 +2,7 @@ package lun
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"petal/target/scsi"
 )
@@ -194,7 +195,8 @@ func beginReportTPG(c *Command) {
 		c.badField(1, 7)
 		return
 	}
-	data := scsi.AppendPortGroups(nil, format == 1, transitionSeconds, []scsi.PortGroup{c.nexus.portGroup()})
+	_, groups := c.nexus.portGroups()
+	data := scsi.AppendPortGroups(nil, format == 1, transitionSeconds, groups)
 	c.answer(data, binary.BigEndian.Uint32(c.CDB[6:]))
 }
 
@@ -209,7 +211,7 @@ func runSetTPG(c *Command) {
 	if !c.gotAll() {
 		return
 	}
-	group := c.nexus.portGroup()
+	_, groups := c.nexus.portGroups()
 	for at := 4; at < len(c.param); at += 4 {
 		if at+4 > len(c.param) {
 			c.illegal(scsi.CodeParameterListLength)
@@ -217,7 +219,7 @@ func runSetTPG(c *Command) {
 			return
 		}
 		d := c.param[at:]
-		if d[0]&0xF != group.State || binary.BigEndian.Uint16(d[2:]) != group.Group {
+		if !slices.ContainsFunc(groups, func(g scsi.PortGroup) bool { return d[0]&0xF == g.State && binary.BigEndian.Uint16(d[2:]) == g.Group }) {
 			c.badParam(at, -1)
 			c.Done(c)
 			return

@@ -106,9 +106,9 @@ func TestBlockLimits(t *testing.T) {
 		{"maximum unmap descriptors", uint64(be.Uint32(page[24:])), 255},
 		{"optimal unmap granularity", uint64(be.Uint32(page[28:])), 8},
 		{"unmap granularity alignment, valid", uint64(be.Uint32(page[32:])), 0x80000000},
-		{"maximum atomic transfer length", uint64(be.Uint32(page[44:])), 2048},
-		{"atomic alignment", uint64(be.Uint32(page[48:])), 0},
-		{"atomic transfer length granularity", uint64(be.Uint32(page[52:])), 0},
+		{"maximum atomic transfer length", uint64(be.Uint32(page[44:])), 128},
+		{"atomic alignment", uint64(be.Uint32(page[48:])), 8},
+		{"atomic transfer length granularity", uint64(be.Uint32(page[52:])), 8},
 		{"maximum atomic transfer length with atomic boundary", uint64(be.Uint32(page[56:])), 0},
 		{"maximum atomic boundary size", uint64(be.Uint32(page[60:])), 0},
 	} {
@@ -247,18 +247,41 @@ func TestSmallCommands(t *testing.T) {
 
 func TestTargetPortGroups(t *testing.T) {
 	r := newRig(t, 512)
-	r.device.SetPorts(9, 3, 4)
+	state := func(other uint8) []scsi.PortGroup {
+		return []scsi.PortGroup{{State: scsi.ALUAActiveOptimized, Group: 9, Ports: []uint16{3, 4}}, {State: other, Group: 0x102, Ports: []uint16{0x102}}}
+	}
+	gone := r.attach("iqn.gone", 1)
+	gone.Detach(true)
+	r.device.SetPorts(9, state(scsi.ALUAUnavailable))
 	r.check(r.nexus, testUnitReady, nil, scsi.KeyUnitAttention, scsi.CodeALUAStateChanged)
 	got := r.good(r.nexus, cdb("a3 2a 00000000 00000100 00 00"), nil)
-	want := []byte{0, 0, 0, 20, 0x10, transitionSeconds, 0, 0, 0, 0x8f, 0, 9, 0, 2, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4}
+	want := []byte{0, 0, 0, 32, 0x10, transitionSeconds, 0, 0, 0, 0x8f, 0, 9, 0, 2, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 3, 0x8f, 1, 2, 0, 2, 0, 1, 0, 0, 1, 2}
 	if !bytes.Equal(got, want) {
 		t.Errorf("% x\nwant % x", got, want)
 	}
 	if short := r.good(r.nexus, cdb("a3 0a 00000000 00000100 00 00"), nil); !bytes.Equal(short[4:], want[8:]) {
 		t.Errorf("without extended header % x", short)
 	}
-	r.good(r.nexus, cdb("a4 0a 00000000 00000008 00 00"), []byte{0, 0, 0, 0, 0, 0, 0, 9})
+	if id := r.good(r.nexus, cdb("12 01 83 01 00 00"), nil); !bytes.Contains(id, []byte{0x51, 0x95, 0, 4, 0, 0, 0, 9}) {
+		t.Errorf("page 83h does not name the group 9: % x", id)
+	}
+	r.good(r.nexus, cdb("a4 0a 00000000 0000000c 00 00"), []byte{0, 0, 0, 0, 0, 0, 0, 9, 3, 0, 1, 2})
 	r.check(r.nexus, cdb("a4 0a 00000000 00000008 00 00"), []byte{0, 0, 0, 0, 2, 0, 0, 9}, scsi.KeyIllegalRequest, scsi.CodeInvalidFieldInParams)
+
+	r.device.SetPorts(9, state(scsi.ALUAUnavailable)) // nothing new
+	r.good(r.nexus, testUnitReady, nil)
+	r.device.SetPorts(9, state(scsi.ALUAActiveOptimized))
+	r.check(r.nexus, testUnitReady, nil, scsi.KeyUnitAttention, scsi.CodeALUAStateChanged)
+
+	// Who was away meanwhile hears of it too.
+	again := r.device.Attach(NexusConfig{Initiator: "iqn.gone", ISID: [6]byte{5: 1}, TargetPort: 1, TPGT: 1})
+	r.check(again, testUnitReady, nil, scsi.KeyUnitAttention, scsi.CodeNexusLoss)
+	r.check(again, testUnitReady, nil, scsi.KeyUnitAttention, scsi.CodeALUAStateChanged)
+	r.good(again, testUnitReady, nil)
+	again.Detach(true)
+	again = r.device.Attach(NexusConfig{Initiator: "iqn.gone", ISID: [6]byte{5: 1}, TargetPort: 1, TPGT: 1})
+	r.check(again, testUnitReady, nil, scsi.KeyUnitAttention, scsi.CodeNexusLoss)
+	r.good(again, testUnitReady, nil)
 }
 
 func TestReportSupportedOpcodes(t *testing.T) {

@@ -14,12 +14,20 @@ import (
 // concurrent use.
 type Device struct {
 	name string
-	mu   sync.Mutex // guards changes of units, nexuses, lost, group
+	mu   sync.Mutex // guards changes of all below
 	// units is replaced, never changed, so that commands read it without a lock.
 	units   atomic.Pointer[map[uint16]*Unit]
 	nexuses map[*Nexus]struct{}
-	lost    map[NexusID]struct{} // nexuses that were lost and not seen since
-	group   atomic.Pointer[scsi.PortGroup]
+	lost    map[NexusID]uint64 // nexuses that were lost and not seen since -> changes then
+	ports   atomic.Pointer[ports]
+	changes uint64 // of ports, so far
+}
+
+// ports is what a device knows of the target ports of all nodes. It is
+// replaced, never changed.
+type ports struct {
+	local  uint16           // the group of this node
+	groups []scsi.PortGroup // of all nodes, ascending
 }
 
 // lostMax bounds how many lost nexuses a device remembers. One that is
@@ -30,7 +38,7 @@ const lostMax = 1024
 // NewDevice makes a device without logical units. name is the iSCSI name of
 // the target.
 func NewDevice(name string) *Device {
-	d := &Device{name: name, nexuses: map[*Nexus]struct{}{}, lost: map[NexusID]struct{}{}}
+	d := &Device{name: name, nexuses: map[*Nexus]struct{}{}, lost: map[NexusID]uint64{}}
 	d.units.Store(&map[uint16]*Unit{})
 	return d
 }
@@ -38,12 +46,26 @@ func NewDevice(name string) *Device {
 // Name is the iSCSI name of the target.
 func (d *Device) Name() string { return d.name }
 
-// SetPorts sets the one target port group of the device and its relative
-// target port identifiers, as REPORT TARGET PORT GROUPS tells them. Before it
-// is called, the group is 1 and has just the port of the nexus that asks.
-func (d *Device) SetPorts(group uint16, ports ...uint16) {
-	d.group.Store(&scsi.PortGroup{State: scsi.ALUAActiveOptimized, Group: group, Ports: slices.Clone(ports)})
-	d.eachPath(func(p *path) { p.attention.establish(attentionALUAChanged) })
+// SetPorts sets the target port groups of all nodes, as REPORT TARGET PORT
+// GROUPS tells them, and which of them is this node's; the slices are the
+// device's from now on. If anything has changed, all nexuses get the unit
+// attention ASYMMETRIC ACCESS STATE CHANGED; those that were lost before get it
+// when they come back. Before it is called there is one group, 1, with just the
+// port of the nexus that asks.
+func (d *Device) SetPorts(local uint16, groups []scsi.PortGroup) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old := d.ports.Load()
+	if old != nil && old.local == local && slices.EqualFunc(old.groups, groups, scsi.PortGroup.Equal) {
+		return
+	}
+	d.ports.Store(&ports{local, groups})
+	d.changes++
+	for n := range d.nexuses {
+		for _, p := range *n.paths.Load() {
+			p.attention.establish(attentionALUAChanged)
+		}
+	}
 }
 
 // SetUnit makes u the logical unit of lun, at most scsi.LUNMax, in place of
@@ -78,16 +100,6 @@ func (d *Device) luns() []uint16 {
 	return slices.Sorted(maps.Keys(*d.units.Load()))
 }
 
-func (d *Device) eachPath(f func(*path)) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for n := range d.nexuses {
-		for _, p := range *n.paths.Load() {
-			f(p)
-		}
-	}
-}
-
 // Attach makes the I_T nexus of a new session. Of two sessions with the same
 // initiator, ISID and target port the caller ends the older one first
 // (RFC 7143 6.3.5: session reinstatement).
@@ -99,9 +111,9 @@ func (d *Device) Attach(cfg NexusConfig) *Nexus {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	first := attentionPowerOn
-	if _, ok := d.lost[n.id]; ok {
-		first = attentionNexusLoss
+	first, moved := attentionPowerOn, false
+	if then, ok := d.lost[n.id]; ok {
+		first, moved = attentionNexusLoss, then != d.changes
 		delete(d.lost, n.id)
 	}
 	paths := map[uint16]*path{}
@@ -112,6 +124,9 @@ func (d *Device) Attach(cfg NexusConfig) *Nexus {
 	}
 	for _, p := range *n.paths.Load() {
 		p.attention.establish(first)
+		if moved {
+			p.attention.establish(attentionALUAChanged)
+		}
 	}
 	return n
 }
@@ -127,6 +142,6 @@ func (d *Device) detach(n *Nexus, lost bool) {
 		n.setUnit(lun, nil)
 	}
 	if lost && len(d.lost) < lostMax {
-		d.lost[n.id] = struct{}{}
+		d.lost[n.id] = d.changes
 	}
 }

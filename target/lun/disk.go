@@ -16,8 +16,8 @@ import "context"
 //
 // Overlapping commands are ordered by admission, that is by the order of the
 // calls. A read served after a write's done(nil) sees that write. A write is
-// atomic within each 64 KiB chunk that it touches, not across chunks; see
-// AtomicWriter.
+// atomic within each 64 KiB chunk that it touches, not across chunks: after a
+// crash, after an error, and for readers it is there as a whole or not at all.
 //
 // Errors. Every error that a Disk gives is one of these, told by errors.Is and
 // errors.As:
@@ -27,8 +27,12 @@ import "context"
 //	syscall.EINVAL       the range is not aligned or leaves the disk
 //	context.Canceled     the command was cancelled and never takes effect
 //	MediumError          stored data failed its checksum and cannot be repaired
-//	anything else        the data cannot be reached now; never reported to the
-//	                     initiator as a final error (hold, then drop the session)
+//	Busy                 nothing was done and nothing will be, but soon may again
+//	anything else        the data cannot be reached; never reported to the
+//	                     initiator as a final error (the session is dropped)
+//
+// A Disk tries by itself for as long as a command may: what has failed is not
+// handed to it again.
 type Disk interface {
 	// Size is the disk's present size in bytes.
 	Size() uint64
@@ -86,20 +90,6 @@ type Disk interface {
 	// disk itself occupies, all in bytes. Soft reports that the pool is beyond
 	// its soft threshold.
 	Usage() (used, poolAvailable, poolTotal uint64, soft bool)
-}
-
-// AtomicWriter is a Disk that can write more than a chunk atomically. Without it,
-// WRITE ATOMIC is for what lies within one chunk.
-type AtomicWriter interface {
-	// MaxAtomic is the most that one WriteAtomic writes, in bytes, at any offset.
-	// It never changes. One chunk or less, and only what lies within one is atomic.
-	MaxAtomic() int
-
-	// WriteAtomic is Disk.Write, but the whole of it is one: after a crash all of
-	// it is there or nothing; a Read sees all of it or nothing; and after an
-	// error nothing was written, or, if the error is not a final one, nothing or
-	// all. More than MaxAtomic bytes are syscall.EINVAL.
-	WriteAtomic(loan any, fua bool, done func(error))
 }
 
 // MaxTransfer is the greatest length of one Read or Reserve, in bytes.

@@ -12,17 +12,21 @@ import (
 // ErrStale is the error of Reservations.Store when the version has moved.
 var ErrStale = errors.New("reservations: stale version")
 
-// A command whose data can't be reached is tried again every holdRetry, until
-// holdLimit has passed since it first failed; then its session is dropped, so
-// that the initiator tries another path (INITIATORS: hold, then drop). The
-// limit is the age at which a coordinator may no longer resend a command.
-const (
-	holdLimit = 4 * time.Second
-	holdRetry = 100 * time.Millisecond
-	// dropPause is how long a command that cannot be tried again is held: an
-	// initiator without another path logs in and sends it again at once.
-	dropPause = time.Second
-)
+// dropPause is how long a command is held that has failed with an error which
+// its initiator must not hear of. The disk has tried as long as it may by then
+// (a command is not to take effect when the initiator may have sent it again on
+// another path), so it is not tried again: the session is dropped. An initiator
+// without another path logs in and sends the command again at once.
+const dropPause = time.Second
+
+// Busy is an error of a Disk that says of itself, by returning true, that the
+// node is well but the data can't be reached at the moment, that nothing was
+// done and that nothing will be: the initiator is told to try again (status
+// BUSY), on this path.
+type Busy interface {
+	error
+	Busy() bool
+}
 
 // senseOf turns an error of a Disk into sense data. final is false for the
 // errors that an initiator must never hear of.
@@ -44,10 +48,8 @@ func senseOf(err error, block uint64) (s scsi.Sense, final bool) {
 	return s, false
 }
 
-// diskError ends a running command after an error of its disk. If the error is
-// not final and the command can be repeated (again), it is held and run again;
-// a write can't be, for its data went with the loan.
-func (c *Command) diskError(err error, again bool) {
+// diskError ends a running command after an error of its disk.
+func (c *Command) diskError(err error) {
 	if errors.Is(err, context.Canceled) || c.aborted.Load() {
 		c.finish(scsi.StatusTaskAborted)
 		return
@@ -56,12 +58,15 @@ func (c *Command) diskError(err error, again bool) {
 		c.finishCheck(s)
 		return
 	}
+	var busy Busy
 	switch {
-	case again && c.hold():
-	case !again && c.began.IsZero(): // not held yet
+	case !errors.As(err, &busy) || !busy.Busy():
 		c.path.unit.cfg.AfterFunc(dropPause, c.drop)
+	case !c.stillAllowed():
+		// What kept it from the data may have been a preemption.
+		c.finish(scsi.StatusReservationConflict)
 	default:
-		c.drop()
+		c.finish(scsi.StatusBusy)
 	}
 }
 
@@ -70,23 +75,3 @@ func (c *Command) drop() {
 	c.Drop = true
 	c.finish(scsi.StatusBusy)
 }
-
-// mayHold says whether the command still has time to be tried again.
-func (c *Command) mayHold() bool {
-	now := c.path.unit.cfg.Now()
-	if c.began.IsZero() {
-		c.began = now
-	}
-	return now.Sub(c.began)+holdRetry <= holdLimit
-}
-
-// hold arranges for the command to run again soon, or says that its time is up.
-func (c *Command) hold() bool {
-	if !c.mayHold() {
-		return false
-	}
-	c.path.unit.cfg.AfterFunc(holdRetry, c.runAgain)
-	return true
-}
-
-func (c *Command) runAgain() { c.nexus.Run(c) }

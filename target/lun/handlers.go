@@ -14,7 +14,7 @@ func init() {
 		scsi.KindReportLUNs:        {begin: beginReportLUNs},
 		scsi.KindRead:              {begin: beginRead, run: runRead},
 		scsi.KindWrite:             {begin: beginWrite, run: runWrite},
-		scsi.KindWriteAtomic:       {begin: beginWriteAtomic, run: runWriteAtomic},
+		scsi.KindWriteAtomic:       {begin: beginWriteAtomic, run: runWrite},
 		scsi.KindOrWrite:           {begin: beginOrWrite, run: runOrWrite},
 		scsi.KindVerify:            {begin: beginVerify, run: runVerify},
 		scsi.KindWriteVerify:       {begin: beginWriteVerify, run: runWriteVerify},

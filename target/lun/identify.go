@@ -66,10 +66,11 @@ func (c *Command) vpd(page uint8) []byte {
 	case scsi.VPDSerial:
 		return scsi.AppendVPDSerial(nil, u.serial)
 	case scsi.VPDIdentification:
+		group, _ := c.nexus.portGroups()
 		return scsi.Identity{
 			NAA: u.naa, Vendor: Vendor, Serial: u.serial,
 			TargetPort: c.nexus.cfg.TargetPort,
-			PortGroup:  c.nexus.portGroup().Group,
+			PortGroup:  group,
 			TargetName: c.nexus.device.name,
 			PortalTag:  c.nexus.cfg.TPGT,
 		}.AppendVPDIdentification(nil)
@@ -97,7 +98,7 @@ func thresholdExp(block uint64) uint8 {
 // limits is VPD page B0h.
 func (u *Unit) limits() scsi.BlockLimits {
 	b := uint32(u.block)
-	l := scsi.BlockLimits{
+	return scsi.BlockLimits{
 		MaxCompareAndWrite:  1,
 		OptimalGranularity:  uint16(physical / b),
 		MaxTransfer:         MaxTransfer / b,
@@ -107,31 +108,22 @@ func (u *Unit) limits() scsi.BlockLimits {
 		MaxUnmapDescriptors: unmapDescriptorsMax,
 		UnmapGranularity:    physical / b,
 		MaxWriteSame:        writeSameBlocksMax,
-		MaxAtomic:           uint32(u.maxAtomic()) / b,
+		// A chunk is written as one and must not be crossed. The page has no
+		// word for that; initiators whose atomic writes are aligned to their own
+		// length (Linux) never do, and the command checks it (beginWriteAtomic).
+		MaxAtomic:         chunk / b,
+		AtomicAlignment:   physical / b,
+		AtomicGranularity: physical / b,
 	}
-	if u.maxAtomic() <= chunk {
-		// Chunks must not be crossed, so what is atomic begins with one.
-		l.AtomicAlignment, l.AtomicGranularity = chunk/b, physical/b
-	}
-	return l
 }
 
-// maxAtomic is the most that WRITE ATOMIC writes, in bytes. Beyond a chunk it may
-// begin anywhere and have any length: in page B0h, ATOMIC ALIGNMENT and ATOMIC
-// TRANSFER LENGTH GRANULARITY of zero (SBC-4 6.6.4). ATOMIC BOUNDARY is not offered.
-func (u *Unit) maxAtomic() int {
-	if a, ok := u.disk.(AtomicWriter); ok {
-		return a.MaxAtomic()
+// portGroups are the target port groups, and the number of the one that the
+// nexus comes through.
+func (n *Nexus) portGroups() (local uint16, groups []scsi.PortGroup) {
+	if p := n.device.ports.Load(); p != nil {
+		return p.local, p.groups
 	}
-	return chunk
-}
-
-// portGroup is the target port group that the nexus comes through.
-func (n *Nexus) portGroup() scsi.PortGroup {
-	if g := n.device.group.Load(); g != nil {
-		return *g
-	}
-	return scsi.PortGroup{State: scsi.ALUAActiveOptimized, Group: 1, Ports: []uint16{n.cfg.TargetPort}}
+	return 1, []scsi.PortGroup{{State: scsi.ALUAActiveOptimized, Group: 1, Ports: []uint16{n.cfg.TargetPort}}}
 }
 
 func beginReportLUNs(c *Command) {

@@ -54,7 +54,7 @@ func (n *Nexus) Manage(f Function, lunField uint64, done func(Response)) {
 	case p == nil:
 		done(LUNDoesNotExist)
 	case f == LogicalUnitReset:
-		p.unit.reset(n, attentionLUReset, func() { done(FunctionComplete) })
+		p.unit.reset(n, attentionLUReset, func(err error) { done(outcomeOf(err)) })
 	case f == AbortTask || f == AbortTaskSet || f == ClearTaskSet:
 		done(FunctionComplete)
 	default:
@@ -74,17 +74,58 @@ func (n *Nexus) path(lunField uint64) *path {
 // reset is a hard reset of every logical unit (SAM-5 6.3.2).
 func (d *Device) reset(by *Nexus, done func(Response)) {
 	units := *d.units.Load()
-	whenAll(len(units), func() { done(FunctionComplete) }, func(one func()) {
+	var failed atomic.Pointer[error]
+	whenAll(len(units), func() {
+		if err := failed.Load(); err != nil {
+			done(outcomeOf(*err))
+			return
+		}
+		done(FunctionComplete)
+	}, func(one func()) {
 		for _, u := range units {
-			u.reset(by, attentionHardReset, one)
+			u.reset(by, attentionHardReset, func(err error) {
+				if err != nil {
+					failed.Store(&err)
+				}
+				one()
+			})
 		}
 	})
 }
 
+// outcomeOf answers a reset. One that other nodes may not have heard of is
+// rejected: the initiator tries harder.
+func outcomeOf(err error) Response {
+	if err != nil {
+		return FunctionRejected
+	}
+	return FunctionComplete
+}
+
+// ResetElsewhere says that another node has carried out a reset of the logical
+// unit: the commands of this node end too, and its nexuses hear of it.
+func (u *Unit) ResetElsewhere() { u.resetHere(nil, attentionLUReset, func() {}) }
+
 // reset aborts all commands of the unit and puts back what does not outlive a
 // reset: mode pages, RESERVE, PREVENT (SAM-5 6.3.3). Persistent reservations
-// stay. by is the nexus that asks for it.
-func (u *Unit) reset(by *Nexus, k attention, done func()) {
+// stay. by is the nexus that asks for it. After done(nil) no command of any
+// node that came before has an effect any more.
+func (u *Unit) reset(by *Nexus, k attention, done func(error)) {
+	if u.cfg.Reset == nil {
+		u.resetHere(by, k, func() { done(nil) })
+		return
+	}
+	// Both at once: a command that waits for its data ends when the other nodes
+	// have been told to refuse it.
+	var elsewhere error
+	whenAll(2, func() { done(elsewhere) }, func(one func()) {
+		u.cfg.Reset(func(err error) { elsewhere = err; one() })
+		u.resetHere(by, k, one)
+	})
+}
+
+// resetHere is reset as far as this node goes.
+func (u *Unit) resetHere(by *Nexus, k attention, done func()) {
 	paths, tell := u.allPaths(), u.modes.taskAborted()
 	whenAll(len(paths), func() {
 		u.modes.reset()

@@ -30,15 +30,9 @@ type MemoryDisk struct {
 	outstanding int
 }
 
-const (
-	memoryPage   = 4096    // the unit of mapping, bytes
-	memoryAtomic = 1 << 20 // of one WriteAtomic, bytes
-)
+const memoryPage = 4096 // the unit of mapping, bytes
 
-var (
-	_ Disk         = (*MemoryDisk)(nil)
-	_ AtomicWriter = (*MemoryDisk)(nil)
-)
+var _ Disk = (*MemoryDisk)(nil)
 
 // NewMemoryDisk makes an empty disk of size bytes, a multiple of 4096, with
 // blocks of 512 or 4096 bytes.
@@ -183,19 +177,6 @@ func (d *MemoryDisk) Write(loan any, fua bool, done func(error)) {
 	}
 	d.Release(l)
 	done(err)
-}
-
-// MaxAtomic is 1 MiB.
-func (d *MemoryDisk) MaxAtomic() int { return memoryAtomic }
-
-// WriteAtomic is Write, which takes effect at one moment.
-func (d *MemoryDisk) WriteAtomic(loan any, fua bool, done func(error)) {
-	if len(loan.(*memoryLoan).buf) > memoryAtomic {
-		d.Release(loan)
-		done(syscall.EINVAL)
-		return
-	}
-	d.Write(loan, fua, done)
 }
 
 // store writes data, or nothing if space is short. The caller holds mu.

@@ -155,7 +155,7 @@ func runSyncCache(c *Command) {
 	}
 	disk.Flush(func(err error) {
 		if err != nil {
-			c.diskError(err, true)
+			c.diskError(err)
 			return
 		}
 		c.finish(scsi.StatusGood)
@@ -192,7 +192,7 @@ func runGetLBAStatus(c *Command) {
 	go func() {
 		list, err := c.path.unit.lbaStatus(c.off, min(max(room, 1), lbaStatusMax))
 		if err != nil {
-			c.diskError(err, true)
+			c.diskError(err)
 			return
 		}
 		c.answer(scsi.AppendLBAStatus(nil, list), allocation)

@@ -1,6 +1,8 @@
 package lun
 
 import (
+	"errors"
+
 	"petal/target/scsi"
 )
 
@@ -96,7 +98,7 @@ func (c *Command) wanted() int {
 // they are.
 func (c *Command) readDone(vec [][]byte, loan any, err error) {
 	if err != nil {
-		c.diskError(err, true)
+		c.diskError(err)
 		return
 	}
 	c.loan = loan
@@ -137,14 +139,13 @@ func (c *Command) lend(length int) {
 
 // reserveError turns an error of Reserve into the end of Begin.
 func (c *Command) reserveError(err error) {
-	s, final := senseOf(err, c.path.unit.block)
-	if !final {
-		// The data can't be reached: say so when the command runs.
-		c.Drop = true
-		c.status(scsi.StatusBusy)
+	if s, final := senseOf(err, c.path.unit.block); final {
+		c.check(s)
 		return
 	}
-	c.check(s)
+	var busy Busy
+	c.Drop = !errors.As(err, &busy) || !busy.Busy()
+	c.status(scsi.StatusBusy)
 }
 
 func runWrite(c *Command) {
@@ -175,7 +176,7 @@ func (c *Command) gotAll() bool {
 
 func (c *Command) writeDone(err error) {
 	if err != nil {
-		c.diskError(err, false)
+		c.diskError(err)
 		return
 	}
 	c.finish(scsi.StatusGood)

@@ -23,8 +23,12 @@ type UnitConfig struct {
 	Product  string
 	Revision string // product revision level, at most 4 bytes; default "1"
 
-	// Now and AfterFunc are the clock; default: package time.
-	Now       func() time.Time
+	// Reset makes sure that no command of any node which the disk was given
+	// before the call has an effect after done(nil): a reset reaches the nexuses
+	// of all nodes. It does not block. nil: this node is all there is.
+	Reset func(done func(error))
+
+	// AfterFunc is the clock; default: package time.
 	AfterFunc func(time.Duration, func())
 }
 
@@ -61,9 +65,6 @@ func NewUnit(cfg UnitConfig) (*Unit, error) {
 	}
 	if size := cfg.Disk.Size(); size == 0 || size%uint64(bs) != 0 {
 		return nil, fmt.Errorf("logical unit %s: size %d is not a positive multiple of %d", cfg.Name, size, bs)
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
 	}
 	if cfg.AfterFunc == nil {
 		cfg.AfterFunc = func(d time.Duration, f func()) { time.AfterFunc(d, f) }

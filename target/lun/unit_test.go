@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -233,6 +235,42 @@ func TestTaskAbortedStatus(t *testing.T) {
 	}
 }
 
+// A reset is answered when both this node and the others are done with the
+// commands that came before, and rejected if the others may not be.
+func TestResetReachesAllNodes(t *testing.T) {
+	r := newRig(t, 512)
+	var elsewhere, here func()
+	fails := error(nil)
+	r.unit.cfg.Reset = func(done func(error)) { elsewhere = func() { done(fails) } }
+	asks := r.quiet(r.device.Attach(NexusConfig{Initiator: "iqn.asks", TargetPort: 1, AbortAll: func(_ uint64, _ bool, done func()) { here = done }}))
+	for _, c := range []struct {
+		f    Function
+		err  error
+		want Response
+	}{{LogicalUnitReset, nil, FunctionComplete}, {TargetWarmReset, nil, FunctionComplete}, {LogicalUnitReset, errors.New("no quorum"), FunctionRejected}, {TargetColdReset, errors.New("no quorum"), FunctionRejected}} {
+		answer := Response(99)
+		fails = c.err
+		asks.Manage(c.f, 0, func(got Response) { answer = got })
+		here()
+		if answer != 99 {
+			t.Errorf("%d: answered before the other nodes were done", c.f)
+		}
+		elsewhere()
+		if answer != c.want {
+			t.Errorf("%d, %v: answered %d, want %d", c.f, c.err, answer, c.want)
+		}
+	}
+	r.quiet(asks)
+	r.quiet(r.nexus)
+	r.unit.ResetElsewhere()
+	here()
+	for _, n := range []*Nexus{asks, r.nexus} {
+		if got := r.attentionOf(n); got != scsi.CodeBusDeviceReset {
+			t.Errorf("%s is told %v of a reset by another node", n.ID(), got)
+		}
+	}
+}
+
 func TestManageOfTheRest(t *testing.T) {
 	r := newRig(t, 512)
 	for f, want := range map[Function]Response{AbortTask: FunctionComplete, AbortTaskSet: FunctionComplete,
@@ -298,65 +336,82 @@ func failing(op string, err error) func(string, uint64, int) error {
 	}
 }
 
-func TestUnreachableDataIsHeldThenDropped(t *testing.T) {
+// The disk has tried: the session is dropped, not at once, and without a status.
+func TestUnreachableDataIsDropped(t *testing.T) {
 	lost := errors.New("no link")
-	for op, cdb := range map[string][]byte{"read": readOne, "zero": cdb("41 00 00000000 00 0001 00"), "flush": cdb("35 00 00000000 00 0000 00")} {
+	for op, cdb := range map[string][]byte{"read": readOne, "write": writeOne, "zero": cdb("41 00 00000000 00 0001 00"), "flush": cdb("35 00 00000000 00 0000 00")} {
 		t.Run(op, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRig(t, 512)
-				r.disk.SetFail(failing(op, lost))
-				start := time.Now()
-				res := r.do(r.nexus, cdb, make([]byte, 512))
-				if held := time.Since(start); !res.drop || held < holdLimit-2*holdRetry || held > holdLimit {
-					t.Errorf("drop %v after %v", res.drop, held)
-				}
-				// Back within the time: nobody notices.
 				tries := 0
 				r.disk.SetFail(func(o string, _ uint64, _ int) error {
-					if tries++; tries < 20 {
-						return lost
+					if o != op {
+						return nil
 					}
-					return nil
+					tries++
+					return lost
 				})
-				if res := r.do(r.nexus, cdb, make([]byte, 512)); res.status != scsi.StatusGood || res.drop {
-					t.Error(res.status, res.sense)
+				start := time.Now()
+				if res := r.do(r.nexus, cdb, make([]byte, 512)); !res.drop || time.Since(start) != dropPause {
+					t.Errorf("drop %v after %v", res.drop, time.Since(start))
+				}
+				if tries != 1 {
+					t.Errorf("handed to the disk %d times", tries)
 				}
 			})
 		})
 	}
+	r := newRig(t, 512)
+	r.disk.SetFail(failing("reserve", lost))
+	if res := r.do(r.nexus, writeOne, make([]byte, 512)); !res.drop {
+		t.Error("no memory lent:", res.status)
+	}
 }
 
-func TestUnreachableDataOfAWriteDropsSoon(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, 512)
-		r.disk.SetFail(failing("write", errors.New("no link")))
-		start := time.Now()
-		if res := r.do(r.nexus, writeOne, make([]byte, 512)); !res.drop || time.Since(start) != dropPause {
-			t.Errorf("%v after %v", res.status, time.Since(start))
-		}
-		r.disk.SetFail(failing("reserve", errors.New("no link")))
-		if res := r.do(r.nexus, writeOne, make([]byte, 512)); !res.drop {
-			t.Error("no memory lent:", res.status)
-		}
-	})
+type busy struct{}
+
+func (busy) Error() string { return "the link is being opened" }
+func (busy) Busy() bool    { return true }
+
+// An error that is sure to have done nothing is a status, on this path.
+func TestBusy(t *testing.T) {
+	for op, cdb := range map[string][]byte{"read": readOne, "write": writeOne, "reserve": writeOne, "zero": cdb("41 00 00000000 00 0001 00"),
+		"flush": cdb("35 00 00000000 00 0000 00"), "compare": cdb16(scsi.OpCompareAndWrite, 0, 0, 1)} {
+		t.Run(op, func(t *testing.T) {
+			r := newRig(t, 512)
+			r.disk.SetFail(failing(op, fmt.Errorf("disk: %w", busy{})))
+			out := make([]byte, 512)
+			if op == "compare" {
+				out = make([]byte, 1024)
+			}
+			if res := r.do(r.nexus, cdb, out); res.drop || res.status != scsi.StatusBusy {
+				t.Errorf("drop %v, %v", res.drop, res.status)
+			}
+		})
+	}
 }
 
-func TestAbortEndsAHeldCommand(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, 512)
-		r.disk.SetFail(failing("read", errors.New("no link")))
-		ended := make(chan struct{})
-		c := &Command{CDB: readOne, ExpectedIn: 512, Done: func(*Command) { close(ended) }}
-		r.nexus.Begin(c)
-		start := time.Now()
-		r.nexus.Run(c)
-		time.AfterFunc(holdLimit/2, func() { r.nexus.Abort(c) })
-		<-ended
-		if held := time.Since(start); held > holdLimit/2+holdRetry || scsi.Status(c.Status) != scsi.StatusTaskAborted {
-			t.Errorf("%v after %v", scsi.Status(c.Status), held)
+// A command that a preemption has overtaken ends with what the preemption means.
+func TestBusyAfterPreemption(t *testing.T) {
+	r := newRig(t, 512)
+	other := r.attach("iqn.host2", 1)
+	r.persistent(other, register(2))
+	r.disk.SetFail(func(op string, _ uint64, _ int) error {
+		if op != "read" {
+			return nil
 		}
-		r.nexus.Finish(c)
+		r.disk.SetFail(nil)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r.persistent(other, scsi.PersistentOut{Action: scsi.SAReserve, Key: 2, Type: scsi.ExclusiveAccess})
+		}()
+		for r.unit.reservations.state.Load().typ != scsi.ExclusiveAccess {
+			runtime.Gosched()
+		}
+		return busy{}
 	})
+	r.conflict(r.nexus, readOne, nil)
 }
 
 func TestNewUnitRefusesOddDisks(t *testing.T) {

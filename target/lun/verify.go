@@ -141,7 +141,7 @@ func runWriteVerify(c *Command) {
 	c.loan, c.Out = nil, nil
 	c.path.unit.disk.Write(loan, true, func(err error) {
 		if err != nil {
-			c.diskError(err, false)
+			c.diskError(err)
 			return
 		}
 		go func() { c.endCompare(c.compare(want)) }()
@@ -180,7 +180,7 @@ func runCompareAndWrite(c *Command) {
 	}
 	c.path.unit.disk.CompareAndWrite(c.off, c.param[:c.n], c.param[c.n:], func(differs int, err error) {
 		if err != nil {
-			c.diskError(err, false)
+			c.diskError(err)
 			return
 		}
 		c.endCompare(int64(differs), nil)
@@ -239,7 +239,7 @@ func (c *Command) swap(off uint64, old, data []byte) (differs int, err error) {
 }
 
 // beginWriteAtomic checks WRITE ATOMIC: the range must be one that the disk
-// writes in one step, as page B0h says.
+// writes in one step.
 func beginWriteAtomic(c *Command) {
 	length, ok := c.checkTransfer()
 	if !ok || !c.checkWritable() {
@@ -250,27 +250,13 @@ func beginWriteAtomic(c *Command) {
 	switch {
 	case c.CDB[10]|c.CDB[11] != 0: // ATOMIC BOUNDARY
 		c.badField(10, -1)
-	case blocks > l.MaxAtomic || l.AtomicGranularity > 0 && blocks%l.AtomicGranularity != 0:
+	case blocks > l.MaxAtomic || blocks%l.AtomicGranularity != 0:
 		c.badField(12, -1)
-	case length > 0 && l.AtomicAlignment > 0 && c.lba%uint64(l.AtomicAlignment) != 0:
-		c.badField(2, -1)
+	case length > 0 && (c.lba%uint64(l.AtomicAlignment) != 0 || c.off/chunk != (c.off+uint64(length)-1)/chunk):
+		c.badField(2, -1) // not aligned, or across a chunk's end
 	case c.Expected < length:
 		c.illegal(scsi.CodeInvalidFieldInIU) // part of it would not be atomic
 	default:
 		c.lend(length)
 	}
-}
-
-func runWriteAtomic(c *Command) {
-	a, ok := c.path.unit.disk.(AtomicWriter)
-	if !ok || c.n == 0 {
-		runWrite(c)
-		return
-	}
-	if !c.gotAll() {
-		return
-	}
-	loan := c.loan
-	c.loan, c.Out = nil, nil // the disk takes it over
-	a.WriteAtomic(loan, c.fua, c.onWrite)
 }

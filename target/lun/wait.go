@@ -14,21 +14,12 @@ import (
 // bytes.
 const pieceMax = 1 << 20
 
-// wait carries out one disk operation that may be repeated, and holds the
-// command while the data can't be reached. Between operations it obeys Abort.
+// wait carries out one disk operation. Between operations it obeys Abort.
 func (c *Command) wait(op func(done func(error))) error {
-	for {
-		if c.aborted.Load() {
-			return context.Canceled
-		}
-		err := c.once(op)
-		if err == nil {
-			return nil
-		}
-		if _, final := senseOf(err, c.path.unit.block); final || errors.Is(err, errConflict) || !c.pause() {
-			return err
-		}
+	if c.aborted.Load() {
+		return context.Canceled
 	}
+	return c.once(op)
 }
 
 // errConflict ends a command whose nexus has lost its rights on the way.
@@ -47,18 +38,6 @@ func (c *Command) once(op func(done func(error))) error {
 	}
 	unit.gate.leave(phase)
 	return <-ended
-}
-
-// pause waits for holdRetry, or says that the command's time is up.
-func (c *Command) pause() bool {
-	u := c.path.unit
-	if !c.mayHold() {
-		return false
-	}
-	over := make(chan struct{})
-	u.cfg.AfterFunc(holdRetry, func() { close(over) })
-	<-over
-	return true
 }
 
 // read reads n bytes at off and hands the vectors to use.
@@ -96,7 +75,7 @@ func (c *Command) end(err error) {
 		return
 	}
 	if err != nil {
-		c.diskError(err, false)
+		c.diskError(err)
 		return
 	}
 	c.finish(scsi.StatusGood)

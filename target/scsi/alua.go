@@ -1,6 +1,9 @@
 package scsi
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 // Asymmetric access states (SPC-4 5.15.2.1).
 const (
@@ -15,6 +18,11 @@ type PortGroup struct {
 	State uint8
 	Group uint16
 	Ports []uint16 // relative target port identifiers
+}
+
+// Equal reports whether two descriptors say the same.
+func (g PortGroup) Equal(o PortGroup) bool {
+	return g.State == o.State && g.Group == o.Group && slices.Equal(g.Ports, o.Ports)
 }
 
 // AppendPortGroups appends the parameter data of REPORT TARGET PORT GROUPS
