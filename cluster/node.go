@@ -18,6 +18,7 @@ import (
 	"petal/cluster/meta/metapb"
 	"petal/cluster/slab"
 	"petal/journal/vfs"
+	"petal/placement"
 )
 
 // Options of a node.
@@ -231,12 +232,12 @@ func (n *Node) identify(o brick.Options) (brick.Identity, error) {
 				Advice: "start the node with the directory it had before (dir), or give it an empty brick directory"}
 		}
 		cluster := newID()
-		if s, err = n.store.Propose(&metapb.Command{Kind: &metapb.Command_Init{Init: &metapb.Init{ClusterId: cluster[:], ServerName: n.opt.Name}}}); err != nil {
+		if s, err = n.store.Propose(&metapb.Command{Kind: &metapb.Command_Init{Init: &metapb.Init{ClusterId: cluster[:], ServerName: n.opt.Name, Release: meta.Release}}}); err != nil {
 			return brick.Identity{}, err
 		}
 	}
 	srv := s.Server(1)
-	id := brick.Identity{Cluster: s.ClusterID(), Server: srv.ID}
+	id := brick.Identity{Cluster: s.ClusterID(), Server: uint32(srv.ID)}
 	if super != nil && super.Cluster != id.Cluster {
 		return id, &meta.Error{Kind: meta.ErrInUse, Thing: fmt.Sprintf("brick %x", super.Brick), Why: fmt.Sprintf("it belongs to cluster %x, this node to %x", super.Cluster, id.Cluster),
 			Advice: "correct the path in the configuration, or give the node an empty directory"}
@@ -267,11 +268,11 @@ func (n *Node) identify(o brick.Options) (brick.Identity, error) {
 // begin gives this process its incarnation. The agreed state has it before the
 // brick does, so that a crash in between never makes the brick look newer.
 func (n *Node) begin(id brick.Identity) error {
-	s, err := n.store.Propose(&metapb.Command{Kind: &metapb.Command_Start{Start: &metapb.Start{Server: id.Server, Bricks: [][]byte{id.Brick[:]}}}})
+	s, err := n.store.Propose(&metapb.Command{Kind: &metapb.Command_Start{Start: &metapb.Start{Server: id.Server, Bricks: [][]byte{id.Brick[:]}, Release: meta.Release}}})
 	if err != nil {
 		return err
 	}
-	n.incarnation = s.Server(id.Server).Incarnation
+	n.incarnation = s.Server(placement.Server(id.Server)).Incarnation
 	return nil
 }
 
