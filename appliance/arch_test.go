@@ -38,7 +38,7 @@ cluster/slab
 cluster/cache             > cluster/slab, placement
 cluster/wire              > cluster/cache, cluster/slab, placement
 cluster/link              > placement
-cluster/peer/pki
+cluster/peer/pki          > placement
 cluster/peer              > cluster/peer/pki, cluster/cache, cluster/wire, cluster/slab, cluster/times, placement
 cluster/replica           > cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/slab, cluster/times, cluster/wire, placement
 cluster/sim               > cluster, cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/meta/metapb, cluster/replica, cluster/slab, cluster/times, cluster/wire, journal, journal/vfs, placement

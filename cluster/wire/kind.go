@@ -49,7 +49,7 @@ const (
 	Ready   Kind = 3 // the connection is in use; At: the Welcome's Sent
 	Ping    Kind = 4 // alive
 	Pong    Kind = 5 // At: the Ping's Sent
-	Credit  Kind = 6 // Index: bytes of this connection handled since its beginning
+	Credit  Kind = 6 // Index: so many bytes may be sent on this connection, from its beginning on
 
 	// Coordinator and member.
 	Write           Kind = 16 // to the head: these bytes

@@ -1,0 +1,233 @@
+package peer
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"petal/cluster/peer/pki"
+	"petal/cluster/wire"
+	"petal/placement"
+)
+
+// Names of the protocols of TLS (ALPN, RFC 7301).
+const (
+	protocolPeer = "petal/1"
+	protocolJoin = "petal-join/1"
+)
+
+// accept takes connections until the listener is closed.
+func (p *Peers) accept(l net.Listener) {
+	for {
+		raw, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // no file left, say: others may close some
+			p.opt.Log.Warn("accept", "err", err)
+			select {
+			case <-time.After(p.opt.Times.Tick):
+				continue
+			case <-p.ctx.Done():
+				return
+			}
+		}
+		s := p.strangers.admit(raw)
+		if s == nil {
+			raw.Close()
+			continue
+		}
+		p.wg.Go(func() {
+			defer p.strangers.leave(s)
+			if err := p.receive(s); err != nil {
+				raw.Close()
+				p.opt.Log.Debug("connection refused", "from", raw.RemoteAddr(), "err", err)
+			}
+		})
+	}
+}
+
+// tlsRecord is the first byte of TLS (RFC 8446 section 5.1: handshake).
+const tlsRecord = 0x16
+
+// receive finds out who connects and what for. Nobody gets more than some KiB of
+// memory and the time of one handshake before that.
+func (p *Peers) receive(s *stranger) error {
+	limit := p.opt.handshake()
+	ctx, cancel := context.WithTimeout(p.ctx, limit)
+	defer cancel()
+	if err := s.Conn.SetDeadline(time.Now().Add(limit)); err != nil {
+		return err
+	}
+	tune(s.Conn, p.opt.silence())
+	first, err := s.peek()
+	switch {
+	case err != nil:
+		return err
+	case first != tlsRecord && !p.opt.Plain:
+		return errors.New("not encrypted")
+	case first != tlsRecord:
+		return p.welcome(ctx, s, &conn{raw: s.Conn, net: s.Conn}, s, 0)
+	case p.opt.TLS == nil:
+		return errors.New("encrypted, but there is no certificate here")
+	}
+	t := tls.Server(s, p.opt.TLS.ServerConfig(protocolPeer, protocolJoin))
+	if err := t.HandshakeContext(ctx); err != nil {
+		return err
+	}
+	state := t.ConnectionState()
+	if state.NegotiatedProtocol == protocolJoin {
+		return p.serveJoin(s, t)
+	}
+	name, err := pki.NameOf(state.PeerCertificates)
+	if err != nil {
+		return err
+	}
+	s.trust()
+	return p.welcome(ctx, s, &conn{raw: s.Conn, net: t, secure: true}, t, name.Server)
+}
+
+// welcome answers a Hello that is read from r. server is who the certificate
+// says it is, 0 if there is none.
+func (p *Peers) welcome(ctx context.Context, s *stranger, c *conn, r io.Reader, server placement.Server) error {
+	var m wire.Message
+	g, err := hear(r, &m, wire.Hello)
+	if err != nil {
+		return err
+	}
+	hello := m.Sent
+	b, why := p.hello(ctx, &g, server)
+	answer := p.greeting(g.From, g.Class)
+	answer.Session, answer.Refusal = g.Session, why
+	sent := p.opt.Clock.Now()
+	if err := say(c.net, &wire.Message{Kind: wire.Welcome, Sent: sent, At: hello, Body: answer.append(nil)}); err != nil {
+		return err
+	}
+	if why != welcome {
+		return fmt.Errorf("server %d: %v", g.From, why)
+	}
+	if _, err := hear(r, &m, wire.Ready); err != nil {
+		return err
+	}
+	c.offsets.sample(m.At, m.Sent, p.opt.Clock.Now())
+	c.bundle, c.class, c.window = b, g.Class, windows[g.Class]
+	c.incarnation, c.queue = g.Incarnation, newQueue(int64(g.Window))
+	if err := s.Conn.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	b.install(g.Session, c)
+	return nil
+}
+
+// hello decides about a Hello, and makes room for the connection (R1, R13).
+func (p *Peers) hello(ctx context.Context, g *greeting, server placement.Server) (*bundle, refusal) {
+	if server != 0 && server != g.From {
+		return nil, otherServer
+	}
+	if why := p.acceptable(g, g.From, g.Class); why != welcome {
+		return nil, why
+	}
+	if g.From <= p.opt.Self {
+		return nil, wrongDirection
+	}
+	if bundleOf[g.Class] == bundleData && p.incarnation.Load() == 0 {
+		return nil, notStarted
+	}
+	peer := p.lookup(g.From, g.Class)
+	if peer == nil {
+		return nil, unknownServer
+	}
+	b := peer.bundle[bundleOf[g.Class]]
+	return b, b.admit(ctx, session{g.Session, g.Incarnation}, g.Class)
+}
+
+// acceptable checks what both sides check of the other's greeting.
+func (p *Peers) acceptable(g *greeting, from placement.Server, class wire.Class) refusal {
+	switch {
+	case g.Cluster != p.opt.Cluster:
+		return otherCluster
+	case g.From != from || g.To != p.opt.Self || g.Class != class:
+		return otherServer
+	case bundleOf[class] == bundleData && g.Incarnation == 0:
+		return notStarted
+	case g.Least > wire.Version || g.Most < wire.Version || g.Window < windowLeast:
+		return otherVersion
+	}
+	return welcome
+}
+
+// windowLeast holds any message.
+const windowLeast = 2 * wire.MaxPayload
+
+func (p *Peers) greeting(to placement.Server, class wire.Class) greeting {
+	return greeting{
+		Cluster: p.opt.Cluster, From: p.opt.Self, To: to, Incarnation: p.incarnation.Load(), Class: class,
+		Least: wire.Version, Most: wire.Version, Window: uint32(windows[class]), Release: p.opt.Release,
+	}
+}
+
+// say writes one message of the handshake.
+func say(w io.Writer, m *wire.Message) error {
+	b, err := m.AppendFrame(nil)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b)
+	return err
+}
+
+// hear reads one message of the handshake and not a byte more. It has to be of
+// kind want; the greeting is that of its body, if it has one.
+func hear(r io.Reader, m *wire.Message, want wire.Kind) (g greeting, err error) {
+	var b [wire.HeaderSize + wire.MaxDetail + greetingSize + releaseMax]byte
+	if _, err := io.ReadFull(r, b[:wire.HeaderSize]); err != nil {
+		return g, err
+	}
+	detail, payload, err := (*wire.Header)(b[:]).Lengths()
+	if err != nil {
+		return g, err
+	}
+	head := wire.HeaderSize + detail
+	if payload > greetingSize+releaseMax {
+		return g, fmt.Errorf("%w: greeting of %d bytes", wire.ErrCorrupt, payload)
+	}
+	if _, err := io.ReadFull(r, b[wire.HeaderSize:head+payload]); err != nil {
+		return g, err
+	}
+	if err := m.Decode(b[:head]); err != nil {
+		return g, err
+	}
+	if m.Kind != want {
+		return g, fmt.Errorf("%w: %v instead of %v", wire.ErrCorrupt, m.Kind, want)
+	}
+	if !m.Kind.HasBody() {
+		return g, nil
+	}
+	if err := m.DecodeBody(b[:head], b[head:head+payload]); err != nil {
+		return g, err
+	}
+	return parseGreeting(m.Body)
+}
+
+// tune sets what the socket is to know: give up when nothing is acknowledged for
+// as long as a peer may be silent.
+func tune(c net.Conn, silence time.Duration) {
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return
+	}
+	// Failing leaves what pings find out a little later.
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence/time.Millisecond))
+	})
+}
