@@ -46,7 +46,7 @@ cluster/explore           > cluster/link, placement
 cluster/brick             > journal, journal/vfs, journal/record, cluster/slab, cluster/cache, placement
 cluster/meta/metapb
 cluster/meta              > cluster/meta/metapb, cluster/times, cluster/wire, journal, journal/vfs, placement
-cluster                   > cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/meta/metapb, cluster/peer, cluster/replica, cluster/slab, cluster/times, cluster/wire, journal, journal/vfs, placement
+cluster                   > cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/meta/metapb, cluster/peer, cluster/peer/pki, cluster/replica, cluster/slab, cluster/times, cluster/wire, journal, journal/vfs, placement
 
 appliance/config
 appliance/api
