@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/BurntSushi/toml"
@@ -29,7 +30,10 @@ const (
 	MaxJournal = 64 << 30
 	MaxPortals = 16 // an initiator uses at most four per host and disk
 	MaxBricks  = 64
-	maxFile    = 1 << 20 // bytes of a petal.toml
+	// MaxPortalGroup leaves room for the server's number in the 16 bits of a
+	// target portal group tag: (group - 1) x 4096 + server.
+	MaxPortalGroup = 15
+	maxFile        = 1 << 20 // bytes of a petal.toml
 )
 
 // Defaults of the values that do not depend on the machine.
@@ -46,9 +50,11 @@ const (
 	DefaultDrainTimeout  = 20 * time.Second
 	DefaultPortalGroup   = 1
 	fractionOfMemory     = 8 // the cache takes an eighth
-	largestPortalGroup   = 1<<16 - 1
 	shortestNop          = time.Second
 	longestTimeout       = 10 * time.Minute
+	longestInterval      = 24 * time.Hour
+	leastScale           = 0.1
+	greatestScale        = 100.0
 	longestNodeNameBytes = 63
 )
 
@@ -56,8 +62,10 @@ const (
 // Default or Load.
 type Config struct {
 	Node    Node
-	Bricks  []Brick  // at least one
-	Portals []Portal // at least one
+	Cluster Cluster
+	Time    Time
+	Bricks  []Brick  // at least one, but none of a witness
+	Portals []Portal // at least one, but none of a witness
 	Cache   int64    // bytes of the read cache
 	ISCSI   ISCSI
 	Admin   Admin
@@ -75,6 +83,35 @@ type Node struct {
 	Drain time.Duration // how long commands in flight may take to end at a stop
 }
 
+// Cluster is the node's place among others. Without Listen it has none: it is a
+// cluster of its own.
+type Cluster struct {
+	Listen    string // host:port for the other nodes; empty: there are none
+	Advertise string // host:port at which they reach it; empty: Listen
+	Site      string // copies of the same data lie in different sites, where that can be
+	Plain     bool   // talk to the others without TLS
+	Witness   bool   // a vote in the cluster and nothing else
+}
+
+// Address is where other nodes reach this one, or empty.
+func (c Cluster) Address() string {
+	if c.Advertise != "" {
+		return c.Advertise
+	}
+	return c.Listen
+}
+
+// TimeNames are the keys of the intervals in [time], in the order in which they
+// lie in Time.
+var TimeNames = [...]string{"lease", "renewal", "guard", "collect", "tick", "heartbeat", "election", "admission", "command", "complain", "barrier", "replace"}
+
+// Time is the intervals that the cluster's safety and patience rest on. All
+// nodes of a cluster have the same.
+type Time struct {
+	Scale     float64                       // multiplies them all
+	Intervals [len(TimeNames)]time.Duration // as TimeNames; 0: the default
+}
+
 // Brick is one disk's directory.
 type Brick struct {
 	Path     string // absolute; nothing else may live in it
@@ -86,7 +123,7 @@ type Brick struct {
 type Portal struct {
 	Listen    string // host:port; an empty host is every address
 	Advertise string // host:port that discovery answers; empty: the address the initiator came to
-	Group     uint16 // target portal group tag
+	Group     uint16 // 1 to MaxPortalGroup: portals of one group make one SCSI port
 }
 
 // ISCSI are the protocol's timers and names.
@@ -144,7 +181,7 @@ func Load(path string) (*Config, error) {
 func Parse(name, text string) (*Config, error) {
 	var tree map[string]any
 	if _, err := toml.Decode(text, &tree); err != nil {
-		return nil, Errors{syntaxError(name, err)}
+		return nil, Errors{syntaxError(name, text, err)}
 	}
 	c := empty()
 	r := reader{config: c, lines: keyLines(text)}
@@ -163,11 +200,12 @@ func Parse(name, text string) (*Config, error) {
 }
 
 // syntaxError turns the decoder's error into ours.
-func syntaxError(name string, err error) Error {
+func syntaxError(name, text string, err error) Error {
 	e := Error{File: name, Problem: err.Error(), Advice: "strings need quotes; `petal config example` prints a whole file that is right"}
 	var parse toml.ParseError
 	if errors.As(err, &parse) {
-		e.Line, e.Problem = parse.Position.Line, parse.Message
+		// The decoder counts a newline that is itself the trouble.
+		e.Line, e.Problem = 1+strings.Count(text[:min(parse.Position.Start, len(text))], "\n"), parse.Message
 		if e.Problem == "" {
 			e.Problem = err.Error()
 		}
@@ -178,6 +216,7 @@ func syntaxError(name string, err error) Error {
 func empty() *Config {
 	return &Config{
 		Node:  Node{Drain: DefaultDrainTimeout},
+		Time:  Time{Scale: 1},
 		ISCSI: ISCSI{IQNBase: DefaultIQNBase, NopInterval: DefaultNopInterval, NopTimeout: DefaultNopTimeout, LoginTimeout: DefaultLoginTimeout},
 		Log:   Log{Level: slog.LevelInfo, Format: "text"},
 	}
@@ -190,6 +229,10 @@ func (c *Config) complete() {
 	}
 	if c.Node.Dir == "" {
 		c.Node.Dir = DefaultDir
+	}
+	if c.Cluster.Witness {
+		c.completeRest()
+		return
 	}
 	if len(c.Bricks) == 0 {
 		c.Bricks = []Brick{{Path: filepath.Join(c.Node.Dir, "brick")}}
@@ -207,6 +250,10 @@ func (c *Config) complete() {
 			c.Portals[i].Group = DefaultPortalGroup
 		}
 	}
+	c.completeRest()
+}
+
+func (c *Config) completeRest() {
 	if c.Cache == 0 {
 		c.Cache = defaultCache()
 	}

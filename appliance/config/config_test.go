@@ -1,12 +1,13 @@
 package config
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"flag"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -71,7 +72,7 @@ func TestExample(t *testing.T) {
 	if _, err := Parse("example", Example); err != nil {
 		t.Fatal(err)
 	}
-	all := regexp.MustCompile(`(?m)^# ([a-z_]+ = )`).ReplaceAllString(Example, "$1")
+	all := Uncommented()
 	c, err := Parse("example, uncommented", all)
 	if err != nil {
 		t.Fatal(err)
@@ -93,8 +94,8 @@ func TestExample(t *testing.T) {
 	if c.ISCSI != def.ISCSI || c.Log != def.Log || c.Node.Drain != def.Node.Drain || c.Bricks[0].Journal != def.Bricks[0].Journal {
 		t.Errorf("the example's defaults are not the defaults:\n%+v\n%+v", c, def)
 	}
-	if c.Admin.Socket != DefaultSocket {
-		t.Errorf("admin.socket: the example says %s, the default is %s", c.Admin.Socket, DefaultSocket)
+	if c.Admin.Socket != DefaultSocket || c.Node.Dir != DefaultDir || c.Time.Scale != 1 || c.Cluster.Plain || c.Cluster.Witness || c.Portals[0].Group != def.Portals[0].Group {
+		t.Errorf("the example's defaults are not the defaults:\n%+v\n%+v", c, def)
 	}
 }
 
@@ -104,6 +105,15 @@ func TestAllKeys(t *testing.T) {
 name = "n1"
 dir = "/d"
 drain_timeout = "5s"
+[cluster]
+listen = "0.0.0.0:3259"
+advertise = "10.1.0.1:3259"
+site = "rack-1"
+plain = true
+[time]
+scale = 2
+lease = "3s"
+replace = "1h"
 [[portal]]
 listen = "[::1]:3260"
 [[portal]]
@@ -135,6 +145,8 @@ format = "json"
 	}
 	want := &Config{
 		Node:    Node{Name: "n1", Dir: "/d", Drain: 5 * time.Second},
+		Cluster: Cluster{Listen: "0.0.0.0:3259", Advertise: "10.1.0.1:3259", Site: "rack-1", Plain: true},
+		Time:    Time{Scale: 2, Intervals: [len(TimeNames)]time.Duration{0: 3 * time.Second, 11: time.Hour}},
 		Portals: []Portal{{Listen: "[::1]:3260", Group: 1}, {Listen: "10.0.0.1:3261", Advertise: "192.0.2.1:3260", Group: 2}},
 		Bricks:  []Brick{{Path: "/b1", Journal: 300e6, Capacity: 1 << 30}, {Path: "/b2", Journal: DefaultJournal}},
 		Cache:   64 << 20,
@@ -171,6 +183,56 @@ func TestNearest(t *testing.T) {
 	}
 }
 
+// TestJSON: what `config check --json` prints is a petal.toml in other letters.
+func TestJSON(t *testing.T) {
+	c, err := Parse("x", Uncommented())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	var tree map[string]any
+	if err := d.Decode(&tree); err != nil {
+		t.Fatal(err)
+	}
+	back := empty()
+	r := reader{config: back, lines: map[string]int{}}
+	r.read(asTOML(tree).(map[string]any))
+	if diff := cmp.Diff(c, back); diff != "" || len(r.errs) > 0 {
+		t.Errorf("%v\n%s", r.errs, diff)
+	}
+}
+
+// asTOML gives a JSON tree the types that the TOML decoder makes.
+func asTOML(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for key := range v {
+			v[key] = asTOML(v[key])
+			if s, ok := v[key].(string); ok && s == "" {
+				delete(v, key) // not set
+			}
+		}
+	case []any:
+		list := []map[string]any{}
+		for _, e := range v {
+			list = append(list, asTOML(e).(map[string]any))
+		}
+		return list
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n
+		}
+		f, _ := v.Float64()
+		return f
+	}
+	return v
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(Example)
 	files, _ := filepath.Glob("testdata/bad/*.toml")
@@ -183,7 +245,7 @@ func FuzzParse(f *testing.F) {
 		if (c == nil) == (err == nil) {
 			t.Fatal("either a configuration or an error")
 		}
-		if c != nil && (len(c.Portals) == 0 || len(c.Bricks) == 0 || c.Cache < MinCache) {
+		if c != nil && (!c.Cluster.Witness && (len(c.Portals) == 0 || len(c.Bricks) == 0) || c.Cache < MinCache) {
 			t.Fatalf("incomplete: %+v", c)
 		}
 	})

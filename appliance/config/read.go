@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 )
@@ -111,7 +112,11 @@ func (r *reader) unknown(key, groupName string, value any) {
 
 // crossCheck checks what involves more than one value.
 func (r *reader) crossCheck(c *Config) {
+	r.checkCluster(c)
 	seen := map[string]string{}
+	if c.Cluster.Listen != "" {
+		seen[c.Cluster.Listen] = "cluster.listen"
+	}
 	for i, p := range c.Portals {
 		key := fmt.Sprintf("portal[%d].listen", i)
 		if other, taken := seen[p.Listen]; taken {
@@ -131,6 +136,28 @@ func (r *reader) crossCheck(c *Config) {
 		if b.Capacity != 0 && b.Capacity <= b.Journal {
 			r.fail(fmt.Sprintf("brick[%d].capacity", i), FormatSize(uint64(b.Capacity)), bad("make the capacity larger or the journal smaller", "no more than its journal of %s", FormatSize(uint64(b.Journal))))
 		}
+	}
+}
+
+// checkCluster checks what [cluster] says as a whole.
+func (r *reader) checkCluster(c *Config) {
+	k := c.Cluster
+	if k.Listen == "" {
+		for key, said := range map[string]bool{"advertise": k.Advertise != "", "plain": k.Plain, "witness": k.Witness} {
+			if said {
+				r.fail("cluster."+key, nil, bad("add listen = \"ADDRESS:PORT\" to [cluster]", "without cluster.listen there are no other nodes"))
+			}
+		}
+		return
+	}
+	if host, _, _ := net.SplitHostPort(k.Listen); k.Advertise == "" && (host == "" || net.ParseIP(host).IsUnspecified()) {
+		r.fail("cluster.listen", k.Listen, bad("add advertise = \"ADDRESS:PORT\" to [cluster], or listen on that address", "other nodes cannot connect to an unspecified address"))
+	}
+	if k.Witness && len(c.Portals) > 0 {
+		r.fail("portal[0]", nil, bad("leave [[portal]] out, or witness", "a witness serves no disks"))
+	}
+	if k.Witness && len(c.Bricks) > 0 {
+		r.fail("brick[0]", nil, bad("leave [[brick]] out, or witness", "a witness holds no data"))
 	}
 }
 

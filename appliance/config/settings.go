@@ -19,47 +19,66 @@ type group struct {
 }
 
 // row is one key: how its value is checked and where it goes. The value is
-// what TOML gave: string, int64, float64, bool, time, slice or map.
+// what TOML gave: string, int64, float64, bool, time, slice or map. get gives the
+// value back in a form that set would take.
 type row struct {
 	name string
 	set  func(c *Config, value any) error
+	get  func(c *Config) any
 }
 
 // groups is the whole of petal.toml. petal.toml.example says what each key
 // means; a test keeps the two together.
 var groups = []group{
 	{"node", nil, []row{
-		{"name", text(func(c *Config) *string { return &c.Node.Name }, checkNodeName)},
-		{"dir", text(func(c *Config) *string { return &c.Node.Dir }, checkPath)},
-		{"drain_timeout", duration(func(c *Config) *time.Duration { return &c.Node.Drain }, 0)},
+		text("name", func(c *Config) *string { return &c.Node.Name }, checkNodeName),
+		text("dir", func(c *Config) *string { return &c.Node.Dir }, checkPath),
+		duration("drain_timeout", func(c *Config) *time.Duration { return &c.Node.Drain }, 0, longestTimeout),
 	}},
+	{"cluster", nil, []row{
+		text("listen", func(c *Config) *string { return &c.Cluster.Listen }, checkListen),
+		text("advertise", func(c *Config) *string { return &c.Cluster.Advertise }, checkAdvertise),
+		text("site", func(c *Config) *string { return &c.Cluster.Site }, checkSite),
+		toggle("plain", func(c *Config) *bool { return &c.Cluster.Plain }),
+		toggle("witness", func(c *Config) *bool { return &c.Cluster.Witness }),
+	}},
+	{"time", nil, append([]row{scale}, timeRows()...)},
 	{"portal", addPortal, []row{
-		{"listen", text(func(c *Config) *string { return &last(c.Portals).Listen }, checkListen)},
-		{"advertise", text(func(c *Config) *string { return &last(c.Portals).Advertise }, checkAdvertise)},
-		{"group", portalGroup},
+		text("listen", func(c *Config) *string { return &last(c.Portals).Listen }, checkListen),
+		text("advertise", func(c *Config) *string { return &last(c.Portals).Advertise }, checkAdvertise),
+		portalGroup,
 	}},
 	{"brick", addBrick, []row{
-		{"path", text(func(c *Config) *string { return &last(c.Bricks).Path }, checkPath)},
-		{"journal", size(func(c *Config) *int64 { return &last(c.Bricks).Journal }, MinJournal, MaxJournal)},
-		{"capacity", size(func(c *Config) *int64 { return &last(c.Bricks).Capacity }, MinJournal, 1<<62)},
+		text("path", func(c *Config) *string { return &last(c.Bricks).Path }, checkPath),
+		size("journal", func(c *Config) *int64 { return &last(c.Bricks).Journal }, MinJournal, MaxJournal),
+		size("capacity", func(c *Config) *int64 { return &last(c.Bricks).Capacity }, MinJournal, 1<<62),
 	}},
 	{"cache", nil, []row{
-		{"size", size(func(c *Config) *int64 { return &c.Cache }, MinCache, 1<<44)},
+		size("size", func(c *Config) *int64 { return &c.Cache }, MinCache, 1<<44),
 	}},
 	{"iscsi", nil, []row{
-		{"iqn_base", text(func(c *Config) *string { return &c.ISCSI.IQNBase }, CheckIQN)},
-		{"nop_interval", duration(func(c *Config) *time.Duration { return &c.ISCSI.NopInterval }, shortestNop)},
-		{"nop_timeout", duration(func(c *Config) *time.Duration { return &c.ISCSI.NopTimeout }, shortestNop)},
-		{"login_timeout", duration(func(c *Config) *time.Duration { return &c.ISCSI.LoginTimeout }, shortestNop)},
+		text("iqn_base", func(c *Config) *string { return &c.ISCSI.IQNBase }, CheckIQN),
+		duration("nop_interval", func(c *Config) *time.Duration { return &c.ISCSI.NopInterval }, shortestNop, longestTimeout),
+		duration("nop_timeout", func(c *Config) *time.Duration { return &c.ISCSI.NopTimeout }, shortestNop, longestTimeout),
+		duration("login_timeout", func(c *Config) *time.Duration { return &c.ISCSI.LoginTimeout }, shortestNop, longestTimeout),
 	}},
 	{"admin", nil, []row{
-		{"socket", text(func(c *Config) *string { return &c.Admin.Socket }, checkPath)},
-		{"metrics", text(func(c *Config) *string { return &c.Admin.Metrics }, checkListen)},
+		text("socket", func(c *Config) *string { return &c.Admin.Socket }, checkPath),
+		text("metrics", func(c *Config) *string { return &c.Admin.Metrics }, checkListen),
 	}},
 	{"log", nil, []row{
-		{"level", logLevel},
-		{"format", text(func(c *Config) *string { return &c.Log.Format }, checkFormat)},
+		logLevel,
+		text("format", func(c *Config) *string { return &c.Log.Format }, checkFormat),
 	}},
+}
+
+// timeRows are the intervals that the cluster rests on. What they may be
+// depends on each other; see package cluster/times, which this one must not know.
+func timeRows() (rows []row) {
+	for i, name := range TimeNames {
+		rows = append(rows, duration(name, func(c *Config) *time.Duration { return &c.Time.Intervals[i] }, time.Millisecond, longestInterval))
+	}
+	return rows
 }
 
 func last[T any](s []T) *T { return &s[len(s)-1] }
@@ -80,9 +99,9 @@ func addBrick(c *Config) error {
 	return nil
 }
 
-// text sets a string that check likes.
-func text(field func(*Config) *string, check func(string) error) func(*Config, any) error {
-	return func(c *Config, value any) error {
+// text is a string that check likes.
+func text(name string, field func(*Config) *string, check func(string) error) row {
+	return row{name, func(c *Config, value any) error {
 		s, ok := value.(string)
 		if !ok {
 			return bad(fmt.Sprintf("put it in quotes: \"%v\"", value), "a string is wanted here, this is %s", kindOf(value))
@@ -92,13 +111,25 @@ func text(field func(*Config) *string, check func(string) error) func(*Config, a
 		}
 		*field(c) = s
 		return nil
-	}
+	}, func(c *Config) any { return *field(c) }}
 }
 
-// size sets a number of bytes between least and most.
-func size(field func(*Config) *int64, least, most int64) func(*Config, any) error {
+// toggle is true or false.
+func toggle(name string, field func(*Config) *bool) row {
+	return row{name, func(c *Config, value any) error {
+		b, ok := value.(bool)
+		if !ok {
+			return bad("write true or false, without quotes", "true or false is wanted here, this is %s", kindOf(value))
+		}
+		*field(c) = b
+		return nil
+	}, func(c *Config) any { return *field(c) }}
+}
+
+// size is a number of bytes between least and most.
+func size(name string, field func(*Config) *int64, least, most int64) row {
 	const form = "write a size such as \"10GiB\" (2^30 bytes each) or \"10GB\" (10^9 bytes each)"
-	return func(c *Config, value any) error {
+	return row{name, func(c *Config, value any) error {
 		var n uint64
 		switch v := value.(type) {
 		case int64:
@@ -122,13 +153,13 @@ func size(field func(*Config) *int64, least, most int64) func(*Config, any) erro
 		}
 		*field(c) = int64(n)
 		return nil
-	}
+	}, func(c *Config) any { return *field(c) }}
 }
 
-// duration sets a time between least and longestTimeout.
-func duration(field func(*Config) *time.Duration, least time.Duration) func(*Config, any) error {
+// duration is a time between least and most.
+func duration(name string, field func(*Config) *time.Duration, least, most time.Duration) row {
 	const form = `write a time such as "10s" or "1m30s"`
-	return func(c *Config, value any) error {
+	return row{name, func(c *Config, value any) error {
 		s, ok := value.(string)
 		if !ok {
 			return bad(form, "a time in quotes is wanted here, this is %s", kindOf(value))
@@ -137,31 +168,43 @@ func duration(field func(*Config) *time.Duration, least time.Duration) func(*Con
 		if err != nil {
 			return bad(form, "this is no time")
 		}
-		if d < least || d > longestTimeout {
-			return bad(form, "must be between %v and %v", least, longestTimeout)
+		if d < least || d > most {
+			return bad(form, "must be between %v and %v", least, most)
 		}
 		*field(c) = d
 		return nil
-	}
+	}, func(c *Config) any { return field(c).String() }}
 }
 
-func portalGroup(c *Config, value any) error {
+var portalGroup = row{"group", func(c *Config, value any) error {
 	n, ok := value.(int64)
-	if !ok || n < 1 || n > largestPortalGroup {
-		return bad("all portals of one node are normally in group 1", "a target portal group tag is a number from 1 to %d", largestPortalGroup)
+	if !ok || n < 1 || n > MaxPortalGroup {
+		return bad("all portals of one node are normally in group 1", "a portal group of a node is a number from 1 to %d", MaxPortalGroup)
 	}
 	last(c.Portals).Group = uint16(n)
 	return nil
-}
+}, func(c *Config) any { return last(c.Portals).Group }}
 
-func logLevel(c *Config, value any) error {
+var scale = row{"scale", func(c *Config, value any) error {
+	f, ok := value.(float64)
+	if n, isInt := value.(int64); isInt {
+		f, ok = float64(n), true
+	}
+	if !ok || !(f >= leastScale && f <= greatestScale) {
+		return bad("write 1 for the times as they are, 2 for a machine half as fast", "a scale is a number from %v to %v", leastScale, greatestScale)
+	}
+	c.Time.Scale = f
+	return nil
+}, func(c *Config) any { return c.Time.Scale }}
+
+var logLevel = row{"level", func(c *Config, value any) error {
 	const levels = "one of \"debug\", \"info\", \"warn\", \"error\""
 	s, ok := value.(string)
 	if !ok || c.Log.Level.UnmarshalText([]byte(s)) != nil || strings.ContainsAny(s, "+-") {
 		return bad("write "+levels, "no such level")
 	}
 	return nil
-}
+}, func(c *Config) any { return strings.ToLower(c.Log.Level.String()) }}
 
 func checkFormat(s string) error {
 	if s != "text" && s != "json" {
@@ -175,6 +218,13 @@ var nodeName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
 func checkNodeName(s string) error {
 	if len(s) > longestNodeNameBytes || !nodeName.MatchString(s) {
 		return bad("choose something like \"petal-1\"", "a node name is 1 to %d letters, digits, dots and dashes, with a letter or digit at both ends", longestNodeNameBytes)
+	}
+	return nil
+}
+
+func checkSite(s string) error {
+	if len(s) > longestNodeNameBytes || !nodeName.MatchString(s) {
+		return bad("choose something like \"rack-7\"", "a site is 1 to %d letters, digits, dots and dashes, with a letter or digit at both ends", longestNodeNameBytes)
 	}
 	return nil
 }
