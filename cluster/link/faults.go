@@ -20,10 +20,12 @@ const (
 	FaultLeaseEarly                        // a grant counts before its index is applied (M15)
 	FaultLapseNoRestart                    // a lapsed lease closes nothing (M16)
 	FaultNoTakeoverMarks                   // records in doubt are committed without marks
-	FaultCutInFlight                       // a bucket is cut with records in flight
-	FaultDropMarksEarly                    // marks go when the cut is sent, not when it is stored
+	FaultNoHold                            // a bucket's writes go on while it is cut
+	FaultDropMarksEarly                    // marks go when the member has the cuts, not when it is in sync
 	FaultAckCutEarly                       // a cut is acknowledged before it is stored
 	FaultForgetProposed                    // a join is forgotten although it is proposed
+	FaultNoIndex                           // R10 does not know of records that have left the journal (M12)
+	FaultLateRead                          // a read is not checked again after it (M1)
 )
 
 func (m *Machine) broken(f Fault) bool { return m.o.Fault&f != 0 }

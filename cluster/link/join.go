@@ -13,8 +13,12 @@ import (
 //	                  what is in flight is committed; then
 //	head   -> member  Cut: the marks; from here on the bucket's records too,
 //	                  and the head waits for it
-//	member -> head    Ack: missing blocks durable here; the head drops its marks
+//	member -> head    Ack: missing blocks are durable there
 //	head              all buckets: propose Rejoined
+//	all in sync       when a ver with the member in sync opens: drop its marks
+//
+// The marks stay until then: a member that loses the last thing it stored, and
+// says so by its last stamps, gets them again.
 //
 // Until it has proposed, the head may forget the join when the member goes
 // away: what is in flight without naming the member is marked first. After
@@ -86,13 +90,16 @@ func (m *Machine) cutMore(now time.Duration) {
 	if j.next == placement.Buckets && j.pipeline == 0 {
 		j.proposed = true
 		m.propose(ProposeRejoined, j.member)
+		if m.broken(FaultDropMarksEarly) {
+			m.emit(Effect{Kind: EffectDropMarks, Member: j.member, Ver: m.cfg.Ver + 1})
+		}
 	}
 }
 
 // gather has the shell send the cut of a held bucket, once nothing of it is in
 // flight: then the marks in the brick are all there are.
 func (m *Machine) gather(n placement.Bucket, b *bucket) {
-	if !b.held || b.gathering || b.first != 0 && !m.broken(FaultCutInFlight) {
+	if !b.held || b.gathering || b.first != 0 {
 		return
 	}
 	j := &m.join
@@ -115,9 +122,6 @@ func (m *Machine) cutSent(to placement.Member, n placement.Bucket, session uint6
 	b.awaited = true
 	b.have[to] = placement.Stamp{}
 	j.since = now
-	if m.broken(FaultDropMarksEarly) {
-		m.emit(Effect{Kind: EffectDropMarks, Member: to, Bucket: n})
-	}
 }
 
 // cutAcked notes the first acknowledgement after the cut: the member has the
@@ -130,7 +134,6 @@ func (m *Machine) cutAcked(from placement.Member, n placement.Bucket, b *bucket,
 	b.awaited = false
 	j.pipeline--
 	j.since = now
-	m.emit(Effect{Kind: EffectDropMarks, Member: from, Bucket: n})
 	m.cutMore(now)
 }
 

@@ -22,6 +22,9 @@ func (m *Machine) leave(now time.Duration) {
 	}
 	m.each(func(_ placement.Bucket, b *bucket) {
 		b.cut = 0
+		for m.broken(FaultKeepTail) && b.first != 0 {
+			m.commit(b)
+		}
 		m.forList(b, func(s *slot) {
 			if !s.leaving {
 				s.leaving = true

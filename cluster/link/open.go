@@ -83,7 +83,7 @@ func (m *Machine) summarize() { m.sendList(m.cfg.Head, Msg{Kind: MsgSummary}, m.
 func (m *Machine) lasts() []Entry {
 	at := len(m.entries)
 	m.each(func(n placement.Bucket, b *bucket) {
-		if h := b.have[m.o.Self]; h != (placement.Stamp{}) {
+		if h := b.have[m.o.Self]; h != (placement.Stamp{}) && (b.first != 0 || !m.broken(FaultNoIndex)) {
 			m.entries = append(m.entries, Entry{n, h})
 		}
 	})
@@ -157,6 +157,9 @@ func (m *Machine) target(b *bucket) placement.Stamp {
 	to := b.have[m.o.Self]
 	if m.broken(FaultHeadWins) || m.broken(FaultNoExchange) {
 		return to
+	}
+	if m.broken(FaultNoIndex) && b.first == 0 {
+		to = placement.Stamp{}
 	}
 	for k := m.others(); k != 0; k = k.Without(k.First()) {
 		if h := b.have[k.First()]; to.Before(h) {
@@ -257,7 +260,7 @@ func (m *Machine) tryOpen(now time.Duration) {
 		m.wait[i] = waiting{since: now}
 	}
 	for k := m.others(); k != 0; k = k.Without(k.First()) {
-		m.emit(Effect{Kind: EffectDropMarks, Member: k.First(), All: true})
+		m.emit(Effect{Kind: EffectDropMarks, Member: k.First(), Ver: m.cfg.Ver})
 		if m.Head() {
 			m.send(k.First(), Msg{Kind: MsgOpened})
 		}

@@ -32,7 +32,7 @@ func (m *Machine) Admit(b placement.Bucket, now time.Duration) (placement.Stamp,
 	if bk == nil {
 		bk = &bucket{}
 	}
-	if bk.held {
+	if bk.held && !m.broken(FaultNoHold) {
 		return placement.Stamp{}, 0, Held
 	}
 	return m.nextStamp(bk), m.lacking(b, bk), Take
@@ -171,7 +171,7 @@ func (m *Machine) MayRead(b placement.Bucket, conflict bool, now time.Duration) 
 // StillMayRead answers whether data that was read after MayRead said Serve
 // under ver may be used (R5).
 func (m *Machine) StillMayRead(ver uint64, now time.Duration) bool {
-	return ver == m.cfg.Ver && m.serves(now) == Serve
+	return ver == m.cfg.Ver && m.serves(now) == Serve || m.broken(FaultLateRead)
 }
 
 // serves is Serve if the machine is open with a lease that lasts beyond now.

@@ -155,8 +155,9 @@ const (
 	// appended later). On the last part, when all parts are durable together
 	// with Stamp as the last one of Bucket: EventCutStored.
 	EffectStoreCut
-	// EffectDropMarks: Member has the marks of Bucket itself, or, with All, is
-	// in sync: forget them, at leisure.
+	// EffectDropMarks: Member is in sync and has what it lacks as missing blocks
+	// of its own: forget all marks for it that were made under a lower Ver, at
+	// leisure. Most often there are none.
 	EffectDropMarks
 	EffectOpened // the machine serves under Ver from now on: ops that wait may try again
 	EffectClosed // and from now on not; Cause tells why
@@ -207,13 +208,12 @@ type Effect struct {
 	Kind    EffectKind
 	What    Proposal          // Propose
 	Cause   Cause             // Closed
-	All     bool              // DropMarks
 	Solo    bool              // Witness
 	Last    bool              // StoreCut
 	Member  placement.Member  // Send, SendRange, SendCut, DropMarks, Propose
 	Members placement.Members // Mark, SendRange
-	Bucket  placement.Bucket  // SendRange, SendCut, StoreCut, DropMarks
-	Ver     uint64            // Witness, SendRange, SendCut, Opened, Closed, Propose
+	Bucket  placement.Bucket  // SendRange, SendCut, StoreCut
+	Ver     uint64            // Witness, SendRange, SendCut, DropMarks, Opened, Closed, Propose
 	Session uint64            // SendCut
 	Prev    placement.Stamp   // SendRange, SendCut
 	Stamp   placement.Stamp   // SendRange, SendCut, StoreCut
