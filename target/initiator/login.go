@@ -39,6 +39,12 @@ type Options struct {
 	// old order, the commands that had not ended. 0: a lost connection is the
 	// end.
 	Reconnect time.Duration
+	// Portals are more portals of the same target, host:port, as a multipath
+	// initiator knows them. After PathDelay without a connection they are tried
+	// too, in their order: not sooner, since until then a command that was sent
+	// over the lost path may still take effect. 0: DefaultPathDelay.
+	Portals   []string
+	PathDelay time.Duration
 	// OnEvent is told of losses and reconnections, from the session's
 	// goroutine; it must not wait for tasks.
 	OnEvent func(Event)
@@ -56,8 +62,15 @@ type Event struct {
 	After time.Duration // how long there was none
 }
 
-// loginTimeout bounds one attempt to connect and log in.
-const loginTimeout = 15 * time.Second
+// DefaultPathDelay is what petal asks of initiators (replacement_timeout).
+const DefaultPathDelay = 5 * time.Second
+
+// loginTimeout bounds one attempt to connect and log in, pathTimeout one where
+// there are other portals to try.
+const (
+	loginTimeout = 15 * time.Second
+	pathTimeout  = 3 * time.Second
+)
 
 // Params are the results of a login.
 type Params struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"petal/target/iscsi"
@@ -109,14 +110,31 @@ func (s *Session) tell(e Event) {
 // retryEvery is the time between two attempts to connect again.
 const retryEvery = 50 * time.Millisecond
 
+// paths are the portals to try in turn, so long after the loss of the
+// connection: the same one, and when time enough has passed the others too.
+func (s *Session) paths(since time.Duration) []string {
+	delay := s.options.PathDelay
+	if delay == 0 {
+		delay = DefaultPathDelay
+	}
+	if since < delay {
+		return []string{s.host}
+	}
+	all := append([]string{s.url.Host}, s.options.Portals...)
+	i := slices.Index(all, s.host)
+	return append(slices.Clone(all[i:]), all[:i]...)
+}
+
 // reconnect tries for as long as the options say.
 func (s *Session) reconnect(why error) error {
 	ctx, cancel := context.WithTimeout(s.ctx, s.options.Reconnect)
 	defer cancel()
 	ticker := time.NewTicker(retryEvery)
 	defer ticker.Stop()
-	for {
-		err := s.connect(ctx)
+	began := time.Now()
+	for try := 0; ; try++ {
+		paths := s.paths(time.Since(began))
+		err := s.connect(ctx, paths[try%len(paths)])
 		if err == nil {
 			return nil
 		}

@@ -21,6 +21,7 @@ import (
 type Session struct {
 	url     URL
 	options Options
+	host    string // portal of the present or last connection; run's
 
 	mu       sync.Mutex
 	idle     sync.Cond // flushing became false
@@ -50,8 +51,8 @@ type Session struct {
 	vector   [1][]byte     // run's
 }
 
-// Dial connects to the URL's portal, follows redirections, logs in, and starts
-// the session's goroutine. CHAP and digests of the URL override those of
+// Dial connects to the URL's portal, or the first of the options' portals that
+// lets it in, follows redirections, logs in, and starts the session's goroutine. CHAP and digests of the URL override those of
 // options. The target is not asked for anything yet: the first command to a
 // logical unit usually ends with a unit attention.
 func Dial(ctx context.Context, u URL, options Options) (*Session, error) {
@@ -61,7 +62,11 @@ func Dial(ctx context.Context, u URL, options Options) (*Session, error) {
 	s := &Session{url: u, options: withURL(options, u), ended: make(chan struct{})}
 	s.idle.L = &s.mu
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	if err := s.connect(ctx); err != nil {
+	err := s.connect(ctx, u.Host)
+	for i := 0; err != nil && i < len(options.Portals) && ctx.Err() == nil; i++ {
+		err = s.connect(ctx, options.Portals[i])
+	}
+	if err != nil {
 		return nil, err
 	}
 	go s.run()
@@ -122,14 +127,21 @@ func portalAddress(s string) string {
 	return s
 }
 
-// connect makes a connection and puts it into the session.
-func (s *Session) connect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+// connect makes a connection to a portal and puts it into the session.
+func (s *Session) connect(ctx context.Context, host string) error {
+	limit := loginTimeout
+	if len(s.options.Portals) > 0 {
+		limit = pathTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	c, p, err := login(ctx, s.url, s.options)
+	u := s.url
+	u.Host = host
+	c, p, err := login(ctx, u, s.options)
 	if err != nil {
 		return err
 	}
+	s.host = host
 	tcp, ok := c.nc.(*net.TCPConn)
 	if !ok {
 		return fmt.Errorf("initiator: a session wants TCP, not %T", c.nc)

@@ -1,7 +1,6 @@
 package load
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -80,7 +79,8 @@ type Config struct {
 	// gets a SYNCHRONIZE CACHE while it is verified. Default 256.
 	SyncEvery int
 
-	// Options are for every session. Run sets Reconnect and OnEvent.
+	// Options are for every session. Run sets Reconnect and OnEvent. With
+	// Options.Portals the sessions share out all portals between them.
 	Options initiator.Options
 	// Reconnect is for how long after the loss of a connection a session tries
 	// to get a new one; 0: a lost connection ends the run.
@@ -93,16 +93,25 @@ type Config struct {
 	Progress io.Writer
 }
 
+// ConfigError says that a Config asks for what cannot be.
+type ConfigError struct{ error }
+
+func (e ConfigError) Unwrap() error { return e.error }
+
+func impossible(format string, args ...any) error {
+	return ConfigError{fmt.Errorf("load: "+format, args...)}
+}
+
 // withDefaults fills in what is not set and checks the rest.
 func (c Config) withDefaults() (Config, error) {
 	if len(c.URLs) == 0 {
-		return c, errors.New("load: no URL given")
+		return c, impossible("no URL given")
 	}
 	if (c.Verify || c.CheckOnly) && len(c.URLs) != 1 {
-		return c, fmt.Errorf("load: verifying wants one URL, not %d: each disk has a state of its own", len(c.URLs))
+		return c, impossible("verifying wants one URL, not %d: each disk has a state of its own", len(c.URLs))
 	}
 	if c.CheckOnly && c.VerifyState == "" {
-		return c, errors.New("load: a check wants the state file of the run that it is to check")
+		return c, impossible("a check wants the state file of the run that it is to check")
 	}
 	if c.VerifyState != "" {
 		c.Verify = true
@@ -111,13 +120,13 @@ func (c Config) withDefaults() (Config, error) {
 	c.Time = or(c.Time, 10*time.Second)
 	c.SyncEvery = or(c.SyncEvery, 256)
 	if c.Rounds < 0 || c.Rounds > 1000 || c.Time < 0 || c.Warmup < 0 || c.Offset < 0 || c.Size < 0 || c.SyncEvery < 0 {
-		return c, errors.New("load: rounds, times, offset and size must not be negative, and rounds at most 1000")
+		return c, impossible("rounds, times, offset and size must not be negative, and rounds at most 1000")
 	}
 	if len(c.PIDs) > len(c.URLs) {
-		return c, fmt.Errorf("load: %d process ids for %d URLs", len(c.PIDs), len(c.URLs))
+		return c, impossible("%d process ids for %d URLs", len(c.PIDs), len(c.URLs))
 	}
 	if a := c.AtomicBytes; a != 0 && (a < SectorBytes || a > maxAtomicSectors*SectorBytes || a&(a-1) != 0) {
-		return c, fmt.Errorf("load: %d is no power of two from %d to %d", a, SectorBytes, maxAtomicSectors*SectorBytes)
+		return c, impossible("%d is no power of two from %d to %d", a, SectorBytes, maxAtomicSectors*SectorBytes)
 	}
 	jobs := make([]Job, len(c.Jobs))
 	for i, j := range c.Jobs {
@@ -129,7 +138,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Jobs = jobs; c.CheckOnly {
 		c.Jobs = nil
 	} else if len(jobs) == 0 {
-		return c, errors.New("load: no job given")
+		return c, impossible("no job given")
 	}
 	return c, nil
 }
@@ -148,13 +157,13 @@ func (j Job) withDefaults() (Job, error) {
 	j.Name = or(j.Name, j.Describe())
 	switch {
 	case j.BlockSize < 0 || j.BlockSize%SectorBytes != 0 || j.BlockSize > MaxBlockSize:
-		return j, fmt.Errorf("load: job %s: block size %d is no multiple of %d up to %d", j.Name, j.BlockSize, SectorBytes, MaxBlockSize)
+		return j, impossible("job %s: block size %d is no multiple of %d up to %d", j.Name, j.BlockSize, SectorBytes, MaxBlockSize)
 	case j.Depth < 0 || j.Depth > MaxDepth:
-		return j, fmt.Errorf("load: job %s: depth %d is not from 1 to %d", j.Name, j.Depth, MaxDepth)
+		return j, impossible("job %s: depth %d is not from 1 to %d", j.Name, j.Depth, MaxDepth)
 	case j.Sessions < 0 || j.Sessions > MaxSessions:
-		return j, fmt.Errorf("load: job %s: %d sessions are not from 1 to %d", j.Name, j.Sessions, MaxSessions)
+		return j, impossible("job %s: %d sessions are not from 1 to %d", j.Name, j.Sessions, MaxSessions)
 	case j.ReadPercent < 0 || j.ReadPercent > 100 || j.UnmapPercent < 0 || j.UnmapPercent > 100:
-		return j, fmt.Errorf("load: job %s: percentages are from 0 to 100", j.Name)
+		return j, impossible("job %s: percentages are from 0 to 100", j.Name)
 	}
 	return j, nil
 }

@@ -40,6 +40,7 @@ const maxAtomicSectors = 128
 
 // region is the part of the disk that a model stands for.
 type region struct {
+	disk        [16]byte // identity of the disk; zero: it has none
 	run         uint64
 	first       uint64 // its first sector
 	unitSectors int    // sectors a unit

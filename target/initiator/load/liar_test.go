@@ -90,7 +90,12 @@ const testTarget = "iqn.2026-11.petal:test"
 // serve serves disk and returns its URL.
 func serve(t *testing.T, disk lun.Disk) (*target.Server, string) {
 	t.Helper()
-	u, err := lun.NewUnit(lun.UnitConfig{Disk: disk, Reservations: lun.NewMemoryReservations(), UUID: [16]byte{1}, Name: "test"})
+	return serveUUID(t, disk, [16]byte{1})
+}
+
+func serveUUID(t *testing.T, disk lun.Disk, uuid [16]byte) (*target.Server, string) {
+	t.Helper()
+	u, err := lun.NewUnit(lun.UnitConfig{Disk: disk, Reservations: lun.NewMemoryReservations(), UUID: uuid, Name: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -150,7 +150,7 @@ func (r *runner) job(ctx context.Context, s *subject, job Job, round int) (Measu
 	ph.measuring.Store(false)
 	to, err2 := s.sample()
 	ph.stop.Store(true)
-	if err := errors.Join(s.drain(ph, drainTime+r.config.Reconnect), err1, err2, ctx.Err()); err != nil {
+	if err := errors.Join(s.drain(ctx, ph, drainTime+r.config.Reconnect), err1, err2, ctx.Err()); err != nil {
 		return m, err
 	}
 	m.Seconds = to.at.Sub(from.at).Seconds()
@@ -276,7 +276,7 @@ func (r *runner) prepare(s *subject) (resumed bool, err error) {
 	unit = max(unit, int(s.blockLength))
 	atomic := min(or(r.config.AtomicBytes, min(s.physical, 4096)), unit)
 	v.region = region{
-		run: rand.Uint64(), first: s.first / SectorBytes, zero: r.config.ExpectZeros,
+		disk: s.identity, run: rand.Uint64(), first: s.first / SectorBytes, zero: r.config.ExpectZeros,
 		unitSectors: unit / SectorBytes, atomic: atomic / SectorBytes,
 	}
 	v.model = newModel(int(s.size/uint64(unit)), s.info.WriteCache)
@@ -288,13 +288,17 @@ func (r *runner) prepare(s *subject) (resumed bool, err error) {
 func (r *runner) fits(s *subject, v *verifier) error {
 	unit := v.region.unitSectors * SectorBytes
 	first, size := v.region.first*SectorBytes, uint64(len(v.model.units)*unit)
+	if v.region.disk != s.identity && v.region.disk != [16]byte{} {
+		return impossible("%s is of another disk than %s; each disk has a state file of its own", r.config.VerifyState, s.url)
+	}
+	v.region.disk = s.identity
 	given := r.config.Size != 0 || r.config.Offset != 0
 	if given && (first != s.first || size != s.size) || first+size > s.info.Bytes {
-		return fmt.Errorf("load: %s is of %d bytes at %d; give the same region, or another file", r.config.VerifyState, size, first)
+		return impossible("%s is of %d bytes at %d; give the same region, or another file", r.config.VerifyState, size, first)
 	}
 	for _, j := range r.config.Jobs {
 		if j.BlockSize%unit != 0 || size%uint64(j.BlockSize) != 0 {
-			return fmt.Errorf("load: %s was written in units of %d bytes; block size %d does not fit", r.config.VerifyState, unit, j.BlockSize)
+			return impossible("%s was written in units of %d bytes; block size %d does not fit", r.config.VerifyState, unit, j.BlockSize)
 		}
 	}
 	s.first, s.size = first, size

@@ -3,9 +3,12 @@ package load
 import (
 	"bytes"
 	"context"
+	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -255,5 +258,86 @@ func TestConfigIsChecked(t *testing.T) {
 		if _, err := Run(context.Background(), c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want an error with %q: %v", want, err)
 		}
+	}
+}
+
+// A state file says which disk it is of.
+func TestStateOfAnotherDisk(t *testing.T) {
+	state := filepath.Join(t.TempDir(), "state")
+	disk := lun.NewMemoryDisk(1<<20, 512)
+	_, one := serve(t, disk)
+	c := Config{URLs: []string{one}, Jobs: []Job{{}}, Time: 50 * time.Millisecond, VerifyState: state}
+	if _, err := Run(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, c.URLs[0] = serveUUID(t, lun.NewMemoryDisk(1<<20, 512), [16]byte{2})
+	c.CheckOnly = true
+	r, err := Run(t.Context(), c)
+	if _, refused := errors.AsType[ConfigError](err); !refused || r.Verified != nil {
+		t.Errorf("checked another disk: %v, %+v", err, r.Verified)
+	}
+	if after, err := os.ReadFile(state); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the state file was changed (%v)", err)
+	}
+}
+
+// A run that waits for a connection ends when it is told to, and keeps its state.
+func TestCancelWhileReconnecting(t *testing.T) {
+	s, url := serve(t, lun.NewMemoryDisk(1<<20, 512))
+	state := filepath.Join(t.TempDir(), "state")
+	ctx, cancel := context.WithCancel(t.Context())
+	down := &downWriter{told: make(chan struct{})}
+	go func() {
+		<-down.told
+		cancel()
+	}()
+	time.AfterFunc(300*time.Millisecond, s.Close)
+	began := time.Now()
+	_, err := Run(ctx, Config{URLs: []string{url}, Jobs: []Job{{Depth: 8}}, Time: time.Minute, Reconnect: 10 * time.Minute, VerifyState: state, Progress: down})
+	if err == nil || time.Since(began) > 30*time.Second {
+		t.Errorf("%v after %v", err, time.Since(began))
+	}
+	if _, _, err := loadState(state); err != nil {
+		t.Error(err)
+	}
+}
+
+// downWriter waits for the progress line to tell of a lost session.
+type downWriter struct {
+	told chan struct{}
+	once sync.Once
+}
+
+func (w *downWriter) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("reconnecting")) {
+		w.once.Do(func() { close(w.told) })
+	}
+	return len(b), nil
+}
+
+// TestPortals: the sessions share the portals out between them, and when one is
+// lost its session goes on at another, after the delay.
+func TestPortals(t *testing.T) {
+	disk := lun.NewMemoryDisk(1<<20, 512)
+	first, url := serve(t, disk)
+	second, other := serve(t, disk)
+	c := Config{URLs: []string{url}, Jobs: []Job{{Sessions: 2, Depth: 4}}, Time: 3 * time.Second, Verify: true, Reconnect: 20 * time.Second}
+	c.Options.Portals, c.Options.PathDelay = []string{strings.Split(other, "/")[2]}, 500*time.Millisecond
+	time.AfterFunc(time.Second, func() {
+		if a, b := len(first.Sessions()), len(second.Sessions()); a != 1 || b != 1 {
+			t.Errorf("%d sessions at one portal, %d at the other", a, b)
+		}
+		first.Close()
+	})
+	r, err := Run(t.Context(), c)
+	if err != nil || len(r.Verified.Findings) > 0 || r.Disks[0].Reconnects != 1 {
+		t.Fatalf("%v, %d reconnects, findings %v", err, r.Disks[0].Reconnects, r.Verified.Findings)
+	}
+	if stall := r.Disks[0].LongestStall; stall < 500 {
+		t.Errorf("commands of a lost path were sent on another after %.0f ms", stall)
 	}
 }

@@ -13,12 +13,15 @@ import (
 
 // The state file, little-endian: what a later process needs to judge the disk.
 //
-//	magic "PETALVS1" | stateHeader | units times u64 op, or ^0 if several are possible
+//	magic "PETALVS2" | stateHeader | units times u64 op, or ^0 if several are possible
 //	| for each of those, in order: u32 count, count times u64 op | u32 CRC32C of all before
-var stateMagic = [8]byte{'P', 'E', 'T', 'A', 'L', 'V', 'S', '1'}
+//
+// Version 1 had no Disk in the header; nothing of it is kept up.
+var stateMagic = [8]byte{'P', 'E', 'T', 'A', 'L', 'V', 'S', '2'}
 
 // stateHeader is the fixed part.
 type stateHeader struct {
+	Disk                [16]byte // region.disk
 	Run, First, LastOp  uint64
 	UnitSectors, Atomic uint32
 	Zero, Volatile      bool
@@ -43,7 +46,7 @@ func saveState(path string, r *region, m *model) error {
 	var b bytes.Buffer
 	b.Write(stateMagic[:])
 	h := stateHeader{
-		Run: r.run, First: r.first, LastOp: m.lastOp, UnitSectors: uint32(r.unitSectors), Atomic: uint32(r.atomic),
+		Disk: r.disk, Run: r.run, First: r.first, LastOp: m.lastOp, UnitSectors: uint32(r.unitSectors), Atomic: uint32(r.atomic),
 		Zero: r.zero, Volatile: m.volatile, Units: uint64(len(m.units)),
 	}
 	if err := binary.Write(&b, binary.LittleEndian, h); err != nil {
@@ -137,7 +140,7 @@ func parseState(data []byte) (*region, *model, error) {
 			}
 		}
 	}
-	r := &region{run: h.Run, first: h.First, unitSectors: int(h.UnitSectors), atomic: int(h.Atomic), zero: h.Zero}
+	r := &region{disk: h.Disk, run: h.Run, first: h.First, unitSectors: int(h.UnitSectors), atomic: int(h.Atomic), zero: h.Zero}
 	return r, m, nil
 }
 

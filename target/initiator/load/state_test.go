@@ -11,7 +11,7 @@ import (
 // sampleState is a model with settled, doubtful and untouched units.
 func sampleState(t testing.TB) (*region, *model, []byte) {
 	t.Helper()
-	r := &region{run: 42, first: 8, unitSectors: 8, atomic: 8, zero: true}
+	r := &region{disk: [16]byte{7}, run: 42, first: 8, unitSectors: 8, atomic: 8, zero: true}
 	m := newModel(4, true)
 	m.beginWrite(0, 2, false) // never ends
 	op := m.beginWrite(2, 1, true)

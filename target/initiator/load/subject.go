@@ -2,9 +2,11 @@ package load
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +26,7 @@ type subject struct {
 	blockLength uint64 // bytes
 	first, size uint64 // the region, in bytes
 	physical    int    // bytes
+	identity    [16]byte
 	lanes       []*lane
 	verifier    *verifier
 
@@ -59,10 +62,26 @@ func open(ctx context.Context, c *Config, index int) (*subject, error) {
 		return nil, err
 	}
 	s.info.URL, s.info.Product = u.String(), strings.Join(strings.Fields(string(inquiry[min(n, 8):min(n, 36)])), " ")
+	if s.identity, err = identify(ctx, d, inquiry[min(n, 8):min(n, 32)]); err != nil {
+		return nil, err
+	}
 	s.info.BlockSize, s.info.Bytes = d.Capacity.BlockLength, d.Capacity.Blocks*uint64(d.Capacity.BlockLength)
 	s.blockLength = uint64(d.Capacity.BlockLength)
 	s.physical = int(d.Capacity.BlockLength) << min(d.Capacity.PhysicalExp, 8)
 	return s, s.settle()
+}
+
+// identify makes a number of what a disk says of itself: vendor and product, and
+// the unit serial number (page 80h). A disk without one has the number zero.
+func identify(ctx context.Context, d *initiator.Disk, product []byte) (id [16]byte, err error) {
+	const serialPage = 0x80
+	page := make([]byte, 255)
+	n, err := d.Command(ctx, initiator.InquiryVPD(serialPage, uint8(len(page))), nil, page)
+	if _, refused := errors.AsType[*initiator.StatusError](err); refused || err == nil && n <= 4 {
+		return id, nil
+	}
+	sum := sha256.Sum256(append(slices.Clone(product), page[:n]...))
+	return [16]byte(sum[:16]), err
 }
 
 // maxVerified is the greatest region that is verified if no size is given.
@@ -74,13 +93,13 @@ func (s *subject) settle() error {
 	align := uint64(s.blockLength)
 	for _, j := range c.Jobs {
 		if uint64(j.BlockSize)%s.blockLength != 0 {
-			return fmt.Errorf("load: job %s: block size %d is no multiple of the %d of %s", j.Name, j.BlockSize, s.blockLength, s.url)
+			return impossible("job %s: block size %d is no multiple of the %d of %s", j.Name, j.BlockSize, s.blockLength, s.url)
 		}
 		align = max(align, uint64(j.BlockSize))
 	}
 	s.first, s.size = uint64(c.Offset), uint64(c.Size)
 	if s.first%s.blockLength != 0 || s.first >= s.info.Bytes {
-		return fmt.Errorf("load: offset %d is no block of %s, which has %d bytes", s.first, s.url, s.info.Bytes)
+		return impossible("offset %d is no block of %s, which has %d bytes", s.first, s.url, s.info.Bytes)
 	}
 	if s.size == 0 {
 		s.size = s.info.Bytes - s.first
@@ -90,7 +109,7 @@ func (s *subject) settle() error {
 		s.size -= s.size % align
 	}
 	if s.size < align || s.size%align != 0 || s.size > s.info.Bytes-s.first {
-		return fmt.Errorf("load: region of %d bytes at %d does not fit %s, which has %d bytes, or is no multiple of %d", s.size, s.first, s.url, s.info.Bytes, align)
+		return impossible("region of %d bytes at %d does not fit %s, which has %d bytes, or is no multiple of %d", s.size, s.first, s.url, s.info.Bytes, align)
 	}
 	return nil
 }
@@ -103,7 +122,9 @@ func (s *subject) grow(ctx context.Context, n int) error {
 		l.rng = rand.New(rand.NewPCG(seed, seed^0x9E3779B97F4A7C15))
 		o := s.config.Options
 		o.Reconnect, o.OnEvent = s.config.Reconnect, s.onEvent
-		session, err := initiator.Dial(ctx, s.url, o)
+		u := s.url
+		u.Host, o.Portals = turned(append([]string{u.Host}, o.Portals...), len(s.lanes))
+		session, err := initiator.Dial(ctx, u, o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.url, err)
 		}
@@ -111,6 +132,13 @@ func (s *subject) grow(ctx context.Context, n int) error {
 		s.lanes = append(s.lanes, l)
 	}
 	return nil
+}
+
+// turned is a list of portals as session n is to try them: the sessions begin
+// with different ones.
+func turned(all []string, n int) (first string, others []string) {
+	n %= len(all)
+	return all[n], append(slices.Clone(all[n+1:]), all[:n]...)
 }
 
 func (s *subject) onEvent(e initiator.Event) {
@@ -165,9 +193,13 @@ func (s *subject) begin(ctx context.Context, p plan, sessions, depth, blockSize 
 	return ph, nil
 }
 
+// cancelGrace is how long commands may take to end after ctx has.
+const cancelGrace = 5 * time.Second
+
 // drain waits until all operations of a phase have ended. Those that do not
-// end are ended by closing their sessions.
-func (s *subject) drain(ph *phase, limit time.Duration) error {
+// end are ended by closing their sessions: after limit, or soon after ctx's end,
+// and then at once if they wait for a connection.
+func (s *subject) drain(ctx context.Context, ph *phase, limit time.Duration) error {
 	done := make(chan struct{})
 	go func() {
 		ph.active.Wait()
@@ -175,14 +207,25 @@ func (s *subject) drain(ph *phase, limit time.Duration) error {
 	}()
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-		ph.fail(fmt.Errorf("load: %s: commands did not end within %v", s.url, limit))
-		s.close()
-		<-done
+	canceled := ctx.Done()
+	for {
+		select {
+		case <-done:
+			return ph.failure
+		case <-canceled:
+			if canceled = nil; s.down.Load() > 0 {
+				limit = 0
+			} else {
+				limit = cancelGrace
+			}
+			timer.Reset(limit)
+		case <-timer.C:
+			ph.fail(fmt.Errorf("load: %s: commands did not end within %v", s.url, limit))
+			s.close()
+			<-done
+			return ph.failure
+		}
 	}
-	return ph.failure
 }
 
 // close ends all sessions and waits for that.
@@ -208,7 +251,7 @@ func (s *subject) sweep(ctx context.Context, op operation, show func(done string
 	done := make(chan error, 1)
 	// A pass is as long as the disk makes it; it ends with the region, with
 	// ctx, or with the session.
-	go func() { done <- s.drain(ph, 24*time.Hour) }()
+	go func() { done <- s.drain(ctx, ph, 24*time.Hour) }()
 	for {
 		select {
 		case err := <-done:
@@ -232,7 +275,7 @@ func (s *subject) sync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.drain(ph, drainTime+s.config.Reconnect)
+	return s.drain(ctx, ph, drainTime+s.config.Reconnect)
 }
 
 // report completes and returns what the Result says of the disk.
