@@ -77,7 +77,8 @@ func (p *Peers) receive(s *stranger) error {
 	case p.opt.TLS == nil:
 		return errors.New("encrypted, but there is no certificate here")
 	}
-	t := tls.Server(s, p.opt.TLS.ServerConfig(protocolPeer, protocolJoin))
+	g := &gather{Conn: s}
+	t := tls.Server(g, p.opt.TLS.ServerConfig(protocolPeer, protocolJoin))
 	if err := t.HandshakeContext(ctx); err != nil {
 		return err
 	}
@@ -90,7 +91,7 @@ func (p *Peers) receive(s *stranger) error {
 		return err
 	}
 	s.trust()
-	return p.welcome(ctx, s, &conn{raw: s.Conn, net: t, secure: true}, t, name.Server)
+	return p.welcome(ctx, s, &conn{raw: s.Conn, net: t, gather: g}, t, name.Server)
 }
 
 // welcome answers a Hello that is read from r. server is who the certificate
@@ -117,7 +118,7 @@ func (p *Peers) welcome(ctx context.Context, s *stranger, c *conn, r io.Reader, 
 	}
 	c.offsets.sample(m.At, m.Sent, p.opt.Clock.Now())
 	c.bundle, c.class, c.window = b, g.Class, windows[g.Class]
-	c.incarnation, c.queue = g.Incarnation, newQueue(int64(g.Window))
+	c.incarnation, c.release, c.queue = g.Incarnation, g.Release, newQueue(int64(g.Window))
 	if err := s.Conn.SetDeadline(time.Time{}); err != nil {
 		return err
 	}

@@ -64,6 +64,8 @@ type bundle struct {
 	// ready are the connections that Send uses, nil unless up.
 	ready [wire.Classes]atomic.Pointer[conn]
 
+	counters [wire.Classes]counters
+
 	mu      sync.Mutex
 	state   state
 	session session
@@ -72,8 +74,9 @@ type bundle struct {
 	alive   int
 	changed chan struct{} // closed when state becomes idle, or the bundle is wanted; then another
 	timer   times.Timer
-	reason  error // why the last session ended, or no next one came about
-	since   time.Duration
+	reason  error         // why the last session ended, or no next one came about
+	since   time.Duration // up
+	release string        // of the peer's program
 	stopped bool
 	resets  uint64
 }
@@ -174,17 +177,18 @@ func (b *bundle) install(number uint64, c *conn) {
 		c.raw.Close()
 		return
 	}
+	c.counters = &b.counters[c.class]
 	b.conns = append(b.conns, c)
 	if len(b.conns) < len(b.classes) {
 		b.mu.Unlock()
 		return
 	}
 	b.timer.Stop()
-	b.state, b.reason, b.since = up, nil, b.opt().Clock.Now()
+	b.state, b.reason, b.since, b.release = up, nil, b.opt().Clock.Now(), c.release
 	s, conns := b.session, slices.Clone(b.conns)
 	b.alive = 2 * len(conns)
 	for _, c := range conns {
-		c.heard.Store(int64(b.since))
+		c.heard, c.heardOf = b.since, c.counters.recvBytes.Load()
 		b.ready[c.class].Store(c)
 	}
 	b.mu.Unlock()

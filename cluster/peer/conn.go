@@ -17,31 +17,33 @@ type conn struct {
 	class  wire.Class
 	raw    net.Conn // the socket: to close, at once and whatever goes on
 	net    net.Conn // raw, or TLS over it
-	secure bool     // TLS: one copy into a record is cheaper than a vector
+	gather *gather  // of TLS, whose records it puts together; nil: plain
 	queue  *queue
 	window int64 // what we let the peer send before we have handled any
 
 	offsets     offsets // the reader's
 	incarnation uint64  // of the peer
+	release     string  // of the peer's program
 
-	heard   atomic.Int64 // when bytes last came, on our clock
-	arrived int64        // bytes of messages that came; the reader's
-	handled atomic.Int64 // those of them that were handled
-	told    atomic.Int64 // of which the peer was told
+	heard   time.Duration // when tick last saw that bytes had come, on our clock; the bundle's mutex
+	heardOf uint64        // how many bytes it saw
+	arrived int64         // bytes of messages that came; the reader's
+	handled atomic.Int64  // those of them that were handled
+	told    atomic.Int64  // of which the peer was told
 
-	counters counters
-}
-
-// counters are the figures of one connection.
-type counters struct {
-	sentBytes, sentMessages, recvBytes, recvMessages, writes atomic.Uint64
+	counters *counters   // of the bundle and class
+	busy     atomic.Bool // the handler has a message: nothing is read meanwhile
 }
 
 var errSilent = errors.New("nothing heard")
 
-// tick is called every now and then while the connection is in use.
+// tick is called every now and then while the connection is in use, with the
+// bundle's mutex held.
 func (c *conn) tick(now time.Duration) error {
-	if quiet := now - time.Duration(c.heard.Load()); quiet > c.bundle.opt().silence() {
+	if n := c.counters.recvBytes.Load(); n != c.heardOf || c.busy.Load() {
+		c.heard, c.heardOf = now, n
+	}
+	if quiet := now - c.heard; quiet > c.bundle.opt().silence() {
 		return fmt.Errorf("%w for %v", errSilent, quiet.Round(time.Millisecond))
 	}
 	c.queue.say(func(x *control) { x.ping = true })

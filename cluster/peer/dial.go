@@ -17,22 +17,25 @@ import (
 // dialAlways connects again whenever the bundle is idle.
 func (b *bundle) dialAlways() {
 	first, most := b.opt().backoff()
-	wait := first
+	wait, said := first, "" // said: in the log, once for each reason
 	for attempt := 0; ; attempt++ {
 		s, ok := b.beginDial()
 		if !ok {
 			return
 		}
-		err := b.dial(s, attempt)
-		if err != nil {
+		if err := b.dial(s, attempt); err != nil {
 			b.fail(s, err)
+			if err.Error() != said {
+				said = err.Error()
+				b.opt().Log.Info("can't connect", "peer", b.peer.id, "bundle", b.name(), "err", err)
+			}
 		}
 		wasUp := b.waitIdle()
 		if b.peer.all.ctx.Err() != nil {
 			return
 		}
 		if wasUp {
-			wait = first
+			wait, said = first, ""
 			continue
 		}
 		b.pause(wait/2 + rand.N(wait/2+1)) // so that those who lost one peer don't come back as one
@@ -133,7 +136,7 @@ func (b *bundle) dialOne(ctx context.Context, s session, class wire.Class, addr 
 	}
 	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	c, err := b.greet(ctx, raw, s, class)
-	if !stop() && err == nil {
+	if !stop() { // closed meanwhile, whatever came of it
 		err = context.Cause(ctx)
 	}
 	if err != nil {
@@ -150,11 +153,12 @@ func (b *bundle) greet(ctx context.Context, raw net.Conn, s session, class wire.
 	tune(raw, opt.silence())
 	c := &conn{bundle: b, class: class, raw: raw, net: raw, window: windows[class]}
 	if !opt.Plain {
-		t := tls.Client(raw, opt.TLS.ClientConfig(protocolPeer, pki.Name{Cluster: opt.Cluster, Server: b.peer.id}))
+		c.gather = &gather{Conn: raw}
+		t := tls.Client(c.gather, opt.TLS.ClientConfig(protocolPeer, pki.Name{Cluster: opt.Cluster, Server: b.peer.id}))
 		if err := t.HandshakeContext(ctx); err != nil {
 			return nil, err
 		}
-		c.net, c.secure = t, true
+		c.net = t
 	}
 	t0 := opt.Clock.Now()
 	hello := b.peer.all.greeting(b.peer.id, class)
@@ -177,6 +181,6 @@ func (b *bundle) greet(ctx context.Context, raw net.Conn, s session, class wire.
 	if err := b.learn(s.number, g.Incarnation); err != nil {
 		return nil, err
 	}
-	c.incarnation, c.queue = g.Incarnation, newQueue(int64(g.Window))
+	c.incarnation, c.release, c.queue = g.Incarnation, g.Release, newQueue(int64(g.Window))
 	return c, say(c.net, &wire.Message{Kind: wire.Ready, Sent: opt.Clock.Now(), At: m.Sent})
 }

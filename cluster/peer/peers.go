@@ -28,6 +28,7 @@ type Peers struct {
 	incarnation atomic.Uint64
 	sessions    atomic.Uint64
 	strangers   strangers
+	stamps      stamps
 
 	mu        sync.Mutex
 	members   map[placement.Server]Peer
@@ -47,6 +48,7 @@ func New(opt Options) (*Peers, error) {
 	p.incarnation.Store(opt.Incarnation)
 	p.table.Store(&map[placement.Server]*peer{})
 	p.strangers.init()
+	p.stamps.base = time.Now()
 	// Session numbers have to grow over restarts, also of a process that has not
 	// got its incarnation yet.
 	p.sessions.Store(uint64(time.Now().UnixMicro()))
@@ -185,7 +187,7 @@ func (p *Peers) Send(to placement.Server, m *wire.Message) bool {
 		p.opt.Log.Error("message not sent", "to", to, "err", err)
 		return false
 	}
-	m.Sent = p.opt.Clock.Now()
+	m.Sent = p.stamps.now(p.opt.Clock)
 	return peer.bundle[bundleOf[class]].send(class, m)
 }
 

@@ -15,6 +15,9 @@ const (
 	// directMin is from how many bytes of data on that are not buffered yet they
 	// are read straight into their slab memory.
 	directMin = 8 << 10
+	// afterBulk is how much is read ahead behind large data: the next header,
+	// and as little as can be of the large data that is likely to follow it.
+	afterBulk = 1 << 10
 )
 
 // reader takes messages off a connection.
@@ -24,6 +27,7 @@ type reader struct {
 	head, tail int    // buf[head:tail] has come and not been consumed
 	body       []byte // of a message whose body the buffer is too small for
 	m          wire.Message
+	bulk       bool // the last data were large: read less ahead
 }
 
 // read hands what comes to the handler until the connection ends.
@@ -71,6 +75,7 @@ func (r *reader) readData(n int) error {
 		return nil
 	}
 	buf := r.c.bundle.opt().Pool.Get(n)
+	r.bulk = n >= directMin
 	got := 0
 	var err error
 	if n-(r.tail-r.head) < directMin {
@@ -130,8 +135,12 @@ func (r *reader) fill(n int) error {
 		r.tail = copy(r.buf, r.buf[r.head:r.tail])
 		r.head = 0
 	}
+	end := len(r.buf)
+	if r.bulk {
+		end = min(end, max(r.head+n, r.tail+afterBulk))
+	}
 	for r.tail-r.head < n {
-		k, err := r.c.net.Read(r.buf[r.tail:])
+		k, err := r.c.net.Read(r.buf[r.tail:end])
 		r.tail += k
 		r.came(k)
 		if err != nil && r.tail-r.head < n {
@@ -144,7 +153,6 @@ func (r *reader) fill(n int) error {
 // came notes that n bytes came.
 func (r *reader) came(n int) {
 	if n > 0 {
-		r.c.heard.Store(int64(r.c.bundle.opt().Clock.Now()))
 		r.c.counters.recvBytes.Add(uint64(n))
 	}
 }
@@ -167,7 +175,9 @@ func (r *reader) deliver(bytes int) error {
 	c.counters.recvMessages.Add(1)
 	m.Age = c.offsets.age(m.Sent, now)
 	m.Room = wire.Room{From: c, Bytes: bytes}
+	c.busy.Store(true)
 	c.bundle.opt().Handler.Receive(c.bundle.peer.id, c.incarnation, m)
+	c.busy.Store(false)
 	m.Room.Return() // nothing, if the handler kept it
 	return nil
 }

@@ -41,7 +41,7 @@ type writer struct {
 // send writes what is to be said about the connection and the next n messages.
 func (w *writer) send(n int, say control) error {
 	w.encode(say)
-	if w.c.secure {
+	if w.c.gather != nil {
 		return w.sendCopy(n)
 	}
 	return w.sendVector(n)
@@ -141,7 +141,11 @@ func (w *writer) flush() error {
 	if len(w.copied) == 0 {
 		return nil
 	}
+	w.c.gather.hold()
 	sent, err := w.c.net.Write(w.copied)
+	if e := w.c.gather.flush(); err == nil {
+		err = e
+	}
 	w.copied = w.copied[:0]
 	w.count(int64(sent))
 	return err
