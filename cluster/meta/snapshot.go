@@ -29,7 +29,7 @@ import (
 // entries that the snapshot has: they are skipped by their index.
 const (
 	snapshotMagic  = "PETALSNP"
-	snapshotFormat = 1
+	snapshotFormat = 2 // 1: before there was raft, see legacy.go
 	snapshotHeader = 24
 	snapshotName   = "snapshot"
 	snapshotTemp   = "snapshot.new"
@@ -45,18 +45,43 @@ var (
 )
 
 func writeSnapshot(fsys vfs.FS, dir string, s *State) error {
-	msg, err := proto.MarshalOptions{Deterministic: true}.Marshal(
-		&metapb.Snapshot{Format: snapshotFormat, Term: s.term, Index: s.index, State: s.encode()})
+	return writeSnapshotAs(fsys, dir, s, snapshotFormat)
+}
+
+func writeSnapshotAs(fsys vfs.FS, dir string, s *State, format uint32) error {
+	msg, err := s.marshal(format)
 	if err != nil {
 		return err
 	}
 	buf := make([]byte, snapshotHeader, snapshotHeader+len(msg))
 	copy(buf, snapshotMagic)
-	binary.LittleEndian.PutUint32(buf[8:], snapshotFormat)
+	binary.LittleEndian.PutUint32(buf[8:], format)
 	binary.LittleEndian.PutUint64(buf[16:], uint64(len(msg)))
 	buf = append(buf, msg...)
 	binary.LittleEndian.PutUint32(buf[12:], crc32.Checksum(buf[16:], castagnoli))
 	return replaceFile(fsys, dir, buf)
+}
+
+// marshal returns the Snapshot message: equal states give equal bytes.
+func (s *State) marshal(format uint32) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(&metapb.Snapshot{Format: format, Term: s.term, Index: s.index, State: s.encode()})
+}
+
+// unmarshal is the inverse of marshal.
+func unmarshal(b []byte) (*State, error) {
+	var msg metapb.Snapshot
+	if err := proto.Unmarshal(b, &msg); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrRotten, err)
+	}
+	if msg.State == nil {
+		return nil, fmt.Errorf("%w: snapshot without a state", ErrRotten)
+	}
+	s, err := decode(msg.State)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrRotten, err)
+	}
+	s.term, s.index = msg.Term, msg.Index
+	return s, nil
 }
 
 // replaceFile does the steps 1 to 4 above.
@@ -122,17 +147,22 @@ func parseSnapshot(buf []byte) (*State, error) {
 	if crc32.Checksum(buf[16:], castagnoli) != binary.LittleEndian.Uint32(buf[12:]) {
 		return nil, fmt.Errorf("%w: checksum of the snapshot", ErrRotten)
 	}
-	var msg metapb.Snapshot
-	if err := proto.Unmarshal(buf[snapshotHeader:], &msg); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrRotten, err)
+	return unmarshal(buf[snapshotHeader:])
+}
+
+// storedFormat returns the format of the stored snapshot, 0 if there is none.
+func storedFormat(fsys vfs.FS, dir string) (uint32, error) {
+	f, err := fsys.Open(path.Join(dir, snapshotName), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
 	}
-	if msg.State == nil {
-		return nil, fmt.Errorf("%w: snapshot without a state", ErrRotten)
-	}
-	s, err := decode(msg.State)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrRotten, err)
+		return 0, err
 	}
-	s.term, s.index = msg.Term, msg.Index
-	return s, nil
+	defer f.Close()
+	var head [snapshotHeader]byte
+	if _, err := f.ReadAt(head[:], 0); err != nil {
+		return 0, fmt.Errorf("%w: the head of the snapshot: %v", ErrRotten, err)
+	}
+	return binary.LittleEndian.Uint32(head[8:]), nil
 }

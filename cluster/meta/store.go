@@ -67,6 +67,11 @@ func open(fsys vfs.FS, dir string, segment, capacity int64) (*Store, error) {
 }
 
 func (s *Store) load(segment, capacity int64) error {
+	if format, err := storedFormat(s.fs, s.dir); err != nil {
+		return err
+	} else if format > 1 {
+		return fmt.Errorf("%w: the directory is that of a Group", ErrNewer)
+	}
 	state, err := readSnapshot(s.fs, s.dir)
 	if err != nil {
 		return err
@@ -226,7 +231,7 @@ func (s *Store) compact(state *State) error {
 	if used < capacity/2 {
 		return nil
 	}
-	err := writeSnapshot(s.fs, s.dir, state)
+	err := writeSnapshotAs(s.fs, s.dir, state, 1)
 	if err == nil {
 		s.log.Trim(s.last + 1)
 		return nil

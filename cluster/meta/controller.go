@@ -1,0 +1,171 @@
+package meta
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"petal/cluster/meta/metapb"
+	"petal/placement"
+)
+
+// situation is what the controller decides from: the agreed state and what the
+// leader knows beside it. The controller is a function of it; the leader
+// proposes what comes out, one command at a time, and looks again when it is
+// applied.
+type situation struct {
+	state *State
+	now   time.Duration
+	// over: it surely holds no lease. live: it surely did a moment ago.
+	// Servers may be neither.
+	over, live func(placement.Server) bool
+	complaints []complaint
+	// stable says since when a link has had its present version.
+	stable   func(placement.LinkID) time.Duration
+	complain time.Duration // Times.Complain
+	command  time.Duration // Times.Command
+}
+
+// complaint is a head's word that it can't replicate to another member.
+type complaint struct {
+	link        placement.LinkID
+	ver         uint64
+	from, about placement.Member
+	by          placement.Server // who leads the link
+	on          placement.Server // who does not answer
+	at          time.Duration
+}
+
+// next returns the next command, nil if all is as it should be.
+func (v *situation) next() *metapb.Command {
+	if r := v.reconfigure(); r != nil {
+		return &metapb.Command{Kind: &metapb.Command_Reconfigure{Reconfigure: r}}
+	}
+	if f := v.fence(); f != nil {
+		return &metapb.Command{Kind: &metapb.Command_Fence{Fence: f}}
+	}
+	if r := v.heads(); r != nil {
+		return &metapb.Command{Kind: &metapb.Command_Reconfigure{Reconfigure: r}}
+	}
+	return nil
+}
+
+// reconfigure excludes those who must not be waited for any longer, and notes
+// who went down or came up.
+func (v *situation) reconfigure() *metapb.Reconfigure {
+	r := &metapb.Reconfigure{}
+	for _, id := range v.state.Links() {
+		if ch := v.exclude(id); ch != nil {
+			r.Links = append(r.Links, ch)
+		}
+	}
+	for _, srv := range v.state.Servers() {
+		switch {
+		case srv.Down.IsZero() && srv.Incarnation > 0 && v.over(srv.ID):
+			r.Down = append(r.Down, uint32(srv.ID))
+		case !srv.Down.IsZero() && v.live(srv.ID):
+			r.Up = append(r.Up, uint32(srv.ID))
+		}
+	}
+	if len(r.Links)+len(r.Down)+len(r.Up) == 0 {
+		return nil
+	}
+	return r
+}
+
+// exclude is R6: a member is taken out only if its lease is over or it has
+// itself confirmed that it stopped, and only in favour of one that is live,
+// leased and in sync. Otherwise the link waits for it.
+func (v *situation) exclude(id placement.LinkID) *metapb.LinkChange {
+	l := v.state.LinkInfo(id)
+	var gone, alive placement.Members
+	reason := "its lease is over"
+	for i, srv := range v.state.LinkServers(id) {
+		m := placement.Member(i)
+		switch {
+		case !l.InSync.Has(m):
+		case v.over(srv):
+			gone = gone.With(m)
+		case (l.Fenced & l.Confirmed).Has(m):
+			gone, reason = gone.With(m), "it can't be reached by the others"
+		case v.live(srv):
+			alive = alive.With(m)
+		}
+	}
+	if gone == 0 || alive == 0 {
+		return nil
+	}
+	stay := l.InSync &^ gone
+	head := l.Head
+	if !alive.Has(head) || l.Filling.Has(head) {
+		head = alive.First()
+		if whole := alive &^ l.Filling; whole != 0 {
+			head = whole.First()
+		}
+	}
+	return &metapb.LinkChange{Gmap: id.GMap, Position: id.Position, Ver: l.Ver, InSync: uint32(stay), Head: uint32(head), Reason: reason}
+}
+
+// fence begins the exclusion of a member that can't be replicated to though
+// both are alive (A.2): the one of the two that has more complaints from
+// others, else the one that does not lead.
+func (v *situation) fence() *metapb.Fence {
+	for _, c := range v.complaints {
+		l := v.state.LinkInfo(c.link)
+		if l.Ver != c.ver || l.Fenced != 0 || !l.InSync.Has(c.from) || !l.InSync.Has(c.about) || !v.live(c.by) || !v.live(c.on) {
+			continue
+		}
+		victim, who, other := c.about, c.on, c.by
+		if v.blamed(c.by, c.on) > v.blamed(c.on, c.by) {
+			victim, who, other = c.from, c.by, c.on
+		}
+		return &metapb.Fence{Gmap: c.link.GMap, Position: c.link.Position, Ver: c.ver, Member: uint32(victim),
+			Reason: fmt.Sprintf("it and server %s can't reach each other", v.state.label(other)) + v.others(who, other)}
+	}
+	return nil
+}
+
+// blamed counts the servers, but for one, that complain of a server.
+func (v *situation) blamed(id, but placement.Server) int { return len(v.blamers(id, but)) }
+
+func (v *situation) blamers(id, but placement.Server) []placement.Server {
+	var out []placement.Server
+	for _, c := range v.complaints {
+		if c.on == id && c.by != but && !slices.Contains(out, c.by) {
+			out = append(out, c.by)
+		}
+	}
+	return out
+}
+
+func (v *situation) others(who, but placement.Server) string {
+	if n := v.blamed(who, but); n > 0 {
+		return fmt.Sprintf(", and %d more complain of it", n)
+	}
+	return ""
+}
+
+// heads gives links back to the first server of their ring, so that the load is
+// even again, once it is in sync, misses nothing, and the link has been quiet.
+func (v *situation) heads() *metapb.Reconfigure {
+	r := &metapb.Reconfigure{}
+	for _, id := range v.state.Links() {
+		l := v.state.LinkInfo(id)
+		if l.Head == 0 || !l.InSync.Has(0) || l.Filling.Has(0) || l.Fenced != 0 || v.now-v.stable(id) < v.command {
+			continue
+		}
+		quiet := true
+		for i, srv := range v.state.LinkServers(id) {
+			if l.InSync.Has(placement.Member(i)) && !v.live(srv) {
+				quiet = false
+			}
+		}
+		if quiet {
+			r.Links = append(r.Links, &metapb.LinkChange{Gmap: id.GMap, Position: id.Position, Ver: l.Ver, InSync: uint32(l.InSync), Head: 0, Reason: "back to the order of the ring"})
+		}
+	}
+	if len(r.Links) == 0 {
+		return nil
+	}
+	return r
+}

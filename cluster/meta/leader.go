@@ -1,0 +1,294 @@
+package meta
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"petal/cluster/meta/metapb"
+	"petal/placement"
+
+	"go.etcd.io/raft/v3"
+)
+
+// leadership is what a leader knows beside the log, from its election on. The
+// next one finds it out anew.
+type leadership struct {
+	leading    bool
+	term       uint64
+	elected    time.Duration
+	granted    map[placement.Server]time.Duration // last lease of this term
+	ended      map[placement.Server]uint64        // processes known to serve no more: released or dead
+	batch      []renewal
+	armed      bool // the batch has a round to come
+	rounds     map[uint64]*round
+	round      uint64
+	blocks     []block
+	blocked    map[placement.Server]uint64 // counts beginnings and ends of blocks
+	complaints []complaint
+	since      map[placement.LinkID]versionSeen
+	busy       bool          // a command of the controller is on its way
+	confNext   time.Duration // no change of voters before
+}
+
+// renewal is a Renew that waits for its quorum round.
+type renewal struct {
+	server      placement.Server
+	incarnation uint64
+	sent        int64
+	blocked     uint64 // of the server, when the round began
+}
+
+type round struct {
+	began time.Duration
+	all   []renewal
+}
+
+// block keeps a server from getting a lease while a proposal is under way that
+// counts on its having none. Otherwise it could hold one that is not yet
+// through with that proposal.
+type block struct {
+	origin          uint32
+	session, number uint64
+	servers         []placement.Server
+}
+
+type versionSeen struct {
+	ver   uint64
+	since time.Duration
+}
+
+// roleChanged begins or ends the lead.
+func (g *Group) roleChanged() {
+	st := g.rn.BasicStatus()
+	term := st.HardState.GetTerm()
+	switch leads := st.RaftState == raft.StateLeader; {
+	case leads && (!g.leader.leading || g.leader.term != term):
+		g.leader = leadership{leading: true, term: term, elected: g.now(),
+			granted: map[placement.Server]time.Duration{}, ended: map[placement.Server]uint64{}, rounds: map[uint64]*round{},
+			round: g.leader.round, blocked: map[placement.Server]uint64{}, since: map[placement.LinkID]versionSeen{}}
+		g.cfg.Log.Info("leads the cluster", "term", term)
+	case !leads && g.leader.leading:
+		g.leader = leadership{round: g.leader.round}
+		g.sends = nil
+		g.cfg.Log.Info("no longer leads the cluster", "term", term)
+	}
+}
+
+// leads reports whether this server leads, in the term that it knows.
+func (g *Group) leads() bool {
+	if st := g.rn.BasicStatus(); g.leader.leading && (st.RaftState != raft.StateLeader || st.HardState.GetTerm() != g.leader.term) {
+		g.roleChanged()
+	}
+	return g.leader.leading
+}
+
+// receiveRenew gathers requests for the next quorum round, which begins after
+// all of them have come.
+func (g *Group) receiveRenew(from placement.Server, m *metapb.Renew) {
+	if !g.leads() || !g.current(from, m.Incarnation) {
+		return
+	}
+	l := &g.leader
+	l.batch = slices.DeleteFunc(l.batch, func(r renewal) bool { return r.server == from })
+	l.batch = append(l.batch, renewal{server: from, incarnation: m.Incarnation, sent: m.SentNs})
+	if !g.live(from) {
+		g.beginRound() // it stands still until then
+		return
+	}
+	if !l.armed {
+		l.armed = true
+		g.cfg.Clock.AfterFunc(g.cfg.Times.Collect, func() { g.enter(g.beginRound) })
+	}
+}
+
+// current reports whether a process is a member's latest and has not ended.
+func (g *Group) current(id placement.Server, incarnation uint64) bool {
+	srv := g.view.servers[id]
+	return srv != nil && srv.Incarnation == incarnation && incarnation > 0 && g.leader.ended[id] < incarnation
+}
+
+func (g *Group) beginRound() {
+	l := &g.leader
+	if l.armed = false; !g.leads() || len(l.batch) == 0 {
+		return
+	}
+	l.round++
+	r := &round{began: g.now(), all: l.batch}
+	for i := range r.all {
+		r.all[i].blocked = l.blocked[r.all[i].server]
+	}
+	l.rounds[l.round], l.batch = r, nil
+	context := g.readContext(readForLeases, l.round)
+	g.raft(func() error { g.rn.ReadIndex(context); return nil })
+}
+
+// grant gives leases: a quorum has confirmed since the requests came that this
+// server leads.
+func (g *Group) grant(number, index uint64) {
+	l := &g.leader
+	r := l.rounds[number]
+	if r == nil || !g.leads() {
+		return
+	}
+	delete(l.rounds, number)
+	for _, q := range r.all {
+		if g.isBlocked(q.server) || l.blocked[q.server] != q.blocked || !g.current(q.server, q.incarnation) {
+			continue
+		}
+		l.granted[q.server] = g.now()
+		m := &metapb.Grant{SentNs: q.sent, Incarnation: q.incarnation, Index: index, Term: l.term}
+		if q.server == g.cfg.Self {
+			g.receiveGrant(g.cfg.Self, m)
+			continue
+		}
+		g.send(q.server, &metapb.Message{Kind: &metapb.Message_Grant{Grant: m}})
+	}
+}
+
+// live reports whether a server has a lease of this leader's, as far as can be
+// told.
+func (g *Group) live(id placement.Server) bool {
+	at, ok := g.leader.granted[id]
+	srv := g.view.servers[id]
+	return ok && srv != nil && g.leader.ended[id] < srv.Incarnation && g.now() < at+g.cfg.Times.Lease
+}
+
+// over reports whether a server surely holds no lease (R6): its last one has
+// ended, counted from the election if an earlier leader may have given it, or
+// its process has.
+func (g *Group) over(id placement.Server) bool {
+	srv := g.view.servers[id]
+	if srv == nil || srv.Incarnation == 0 || g.leader.ended[id] >= srv.Incarnation {
+		return true
+	}
+	return g.now() >= g.lastHeard(id)+g.cfg.Times.Guard
+}
+
+// lastHeard is when a server got its last lease, or the election.
+func (g *Group) lastHeard(id placement.Server) time.Duration {
+	return max(g.leader.elected, g.leader.granted[id])
+}
+
+func (g *Group) receiveRelease(from placement.Server, m *metapb.Release) {
+	if g.leads() && g.current(from, m.Incarnation) {
+		g.leader.ended[from] = m.Incarnation
+	}
+}
+
+// ReportDead tells the leader that a server's process has ended, so that nobody
+// waits for its lease. Only who has seen it end may say so: a supervisor on the
+// same host (R6).
+func (g *Group) ReportDead(server placement.Server, incarnation uint64) {
+	g.enter(func() {
+		m := &metapb.Death{Server: uint32(server), Incarnation: incarnation}
+		switch lead := g.leaderID(); lead {
+		case 0:
+		case g.cfg.Self:
+			g.receiveDeath(m)
+		default:
+			g.send(lead, &metapb.Message{Kind: &metapb.Message_Death{Death: m}})
+		}
+	})
+}
+
+func (g *Group) receiveDeath(m *metapb.Death) {
+	if id := placement.Server(m.Server); g.leads() && g.current(id, m.Incarnation) {
+		g.leader.ended[id] = m.Incarnation
+	}
+}
+
+// handOver gives the lead to the voter that has most of the log and is alive.
+func (g *Group) handOver() {
+	if !g.leads() {
+		return
+	}
+	best, most := placement.Server(0), uint64(0)
+	for _, id := range g.view.conf.Voters {
+		if pr, ok := g.rn.Status().Progress[uint64(id)]; ok && id != g.cfg.Self && g.live(id) && (best == 0 || pr.Match > most) {
+			best, most = id, pr.Match
+		}
+	}
+	if best != 0 {
+		g.raft(func() error { g.rn.TransferLeader(uint64(best)); return nil })
+	}
+}
+
+// admit looks at a proposal before it goes into the leader's log. Those that
+// count on somebody having no lease are completed with who has none, and these
+// get none until it is decided. It reports whether it has changed p.
+func (g *Group) admit(p *metapb.Proposal) (changed bool, err error) {
+	switch k := p.Command.Kind.(type) {
+	case *metapb.Command_Reconfigure, *metapb.Command_Fence:
+		if placement.Server(p.Origin) != g.cfg.Self || p.Session != g.wal.session {
+			return false, refuse(ErrInvalid, "command", "only the leader proposes it", "")
+		}
+		if r := p.Command.GetReconfigure(); r != nil {
+			g.block(p, g.losers(r))
+		}
+	case *metapb.Command_ForceLink:
+		k.ForceLink.Over = numbers(g.overServers())
+		g.block(p, g.overServers())
+		return true, nil
+	case *metapb.Command_CompleteBarrier:
+		k.CompleteBarrier.Over = numbers(g.overServers())
+		g.block(p, g.overServers())
+		return true, nil
+	}
+	return false, nil
+}
+
+func (g *Group) overServers() []placement.Server {
+	var out []placement.Server
+	if g.view.term != g.leader.term {
+		return nil // not up to date: an earlier leader may have decided otherwise
+	}
+	for _, v := range g.view.Servers() {
+		if g.over(v.ID) {
+			out = append(out, v.ID)
+		}
+	}
+	return out
+}
+
+// losers returns the servers that a Reconfigure takes out of a link.
+func (g *Group) losers(r *metapb.Reconfigure) []placement.Server {
+	out := map[placement.Server]bool{}
+	for _, ch := range r.Links {
+		id := linkID(ch.Gmap, ch.Position)
+		in := g.view.Link(id).InSync
+		for m, srv := range g.view.LinkServers(id) {
+			if (in &^ placement.Members(ch.InSync)).Has(placement.Member(m)) {
+				out[srv] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(out))
+}
+
+func (g *Group) block(p *metapb.Proposal, servers []placement.Server) {
+	g.leader.blocks = append(g.leader.blocks, block{p.Origin, p.Session, p.Number, servers})
+	for _, id := range servers {
+		g.leader.blocked[id]++
+	}
+}
+
+func (g *Group) isBlocked(id placement.Server) bool {
+	return slices.ContainsFunc(g.leader.blocks, func(b block) bool { return slices.Contains(b.servers, id) })
+}
+
+// decided ends the blocks of a proposal that was applied; undo of one that never
+// got into the log.
+func (g *Group) decided(p *metapb.Proposal) {
+	g.leader.blocks = slices.DeleteFunc(g.leader.blocks, func(b block) bool {
+		mine := b.origin == p.Origin && b.session == p.Session && b.number == p.Number
+		if mine {
+			for _, id := range b.servers {
+				g.leader.blocked[id]++
+			}
+		}
+		return mine
+	})
+}
+
+func (g *Group) undo(p *metapb.Proposal) { g.decided(p) }

@@ -1,0 +1,211 @@
+package meta
+
+import (
+	"time"
+
+	"petal/cluster/meta/metapb"
+	"petal/placement"
+)
+
+// The lease (DESIGN A.2): a server admits writes, serves reads and acknowledges
+// alone only under one (R5).
+//
+//	server                             leader                        quorum
+//	t0: Renew ------------------------> collects for Times.Collect
+//	                                    ReadIndex, begun now -------> still the leader?
+//	                                    grants at g <---------------- yes, at index i
+//	    <----------------------- Grant  takes it for ended at g + Guard
+//	valid until t0 + Lease,
+//	once i is applied (M15)
+//
+// t0 is before g, so where the lease is held it always ends first. The quorum
+// round keeps a deposed leader from granting: whoever was elected later was
+// elected after the round, and excludes nobody by time before Guard has passed
+// since. A server whose lease is about to be used against it gets none meanwhile
+// (leader.go, block).
+
+// ownLease is this server's side.
+type ownLease struct {
+	incarnation uint64 // of this process; 0: it asks for no lease yet
+	released    bool   // it asks for none any more
+	renewed     time.Duration
+	asked       bool          // renewed is set
+	until       time.Duration // what counts; 0: none
+	granted     time.Duration // until, as far as it was granted; it counts when index is applied
+	index       uint64
+	lapsed      bool // links need new versions before a lease counts again
+	reopening   bool
+	offset      time.Duration // calendar against clock
+}
+
+// leaseView is the lease as those know it who were told.
+type leaseView struct{ until time.Duration }
+
+// Lease returns until when, by Clock, this server's lease lasts, and whether it
+// does now. It does not block.
+func (g *Group) Lease() (until time.Duration, ok bool) {
+	v := g.lease.Load()
+	if v == nil {
+		return 0, false
+	}
+	return v.until, g.now() < v.until
+}
+
+// Serve begins to ask for leases, as the process with that incarnation (the
+// answer to Start).
+func (g *Group) Serve(incarnation uint64) {
+	g.enter(func() {
+		g.mine.incarnation, g.mine.released = incarnation, false
+		g.renew()
+	})
+}
+
+// GiveUp gives the lease back and hands over the lead: nobody needs to wait until
+// it ends. Whoever calls it must have stopped serving. There is no way back
+// but a new process.
+func (g *Group) GiveUp() {
+	g.enter(func() {
+		if g.mine.released {
+			return
+		}
+		g.mine.released = true
+		g.dropLease()
+		g.sendRelease()
+		g.handOver()
+	})
+}
+
+func (g *Group) sendRelease() {
+	m := &metapb.Release{Incarnation: g.mine.incarnation}
+	switch lead := g.leaderID(); lead {
+	case 0:
+	case g.cfg.Self:
+		g.receiveRelease(lead, m)
+	default:
+		g.send(lead, &metapb.Message{Kind: &metapb.Message_Release{Release: m}})
+	}
+}
+
+// tickLease renews and watches the lease.
+func (g *Group) tickLease() {
+	l := &g.mine
+	if off := g.wallOffset(); (off - l.offset).Abs() > g.cfg.Times.Renewal {
+		// A jump of one clock against the other: one of them has lost time (A.2).
+		g.cfg.Log.Warn("a clock jumped; the lease is dropped", "by", off-l.offset)
+		l.offset = off
+		g.dropLease()
+	} else {
+		l.offset = off
+	}
+	if l.until > 0 && g.now() >= l.until {
+		g.dropLease()
+	}
+	if !l.asked || g.now()-l.renewed >= g.cfg.Times.Renewal {
+		g.renew()
+	}
+}
+
+// wallOffset is the calendar against the clock; it may drift slowly.
+func (g *Group) wallOffset() time.Duration {
+	if g.cfg.Wall == nil {
+		return 0
+	}
+	return time.Duration(g.cfg.Wall().UnixNano()) - g.now()
+}
+
+// renew asks the leader for a lease that begins now.
+func (g *Group) renew() {
+	l := &g.mine
+	lead := g.leaderID()
+	if l.incarnation == 0 || l.released || lead == 0 {
+		return
+	}
+	if h := g.cfg.Healthy; h != nil && !h() {
+		return
+	}
+	l.renewed, l.asked = g.now(), true
+	m := &metapb.Renew{SentNs: int64(l.renewed), Incarnation: l.incarnation, Applied: g.view.index}
+	if lead == g.cfg.Self {
+		g.receiveRenew(lead, m)
+		return
+	}
+	g.send(lead, &metapb.Message{Kind: &metapb.Message_Renew{Renew: m}})
+}
+
+// receiveGrant takes a lease, to count once the index of its quorum round is
+// applied.
+func (g *Group) receiveGrant(from placement.Server, m *metapb.Grant) {
+	l := &g.mine
+	sent := time.Duration(m.SentNs)
+	if m.Incarnation != l.incarnation || l.released || sent > l.renewed || sent+g.cfg.Times.Lease <= l.granted {
+		return
+	}
+	l.granted, l.index = sent+g.cfg.Times.Lease, m.Index
+	g.leaseApplied()
+}
+
+// leaseApplied lets the latest grant count if its index is applied (M15), and
+// after a lapse only under new versions of the links (R5, M16).
+func (g *Group) leaseApplied() {
+	l := &g.mine
+	if l.granted <= l.until || l.granted <= g.now() || l.index > g.view.index {
+		return
+	}
+	if srv := g.view.servers[g.cfg.Self]; srv == nil || srv.Incarnation != l.incarnation {
+		return // another process has taken this server's place
+	}
+	if l.until > 0 && g.now() >= l.until {
+		granted := l.granted
+		g.dropLease() // it had ended before this one came
+		l.granted = granted
+	}
+	if l.lapsed {
+		g.reopen()
+		return
+	}
+	l.until = l.granted
+	until, index := l.until, l.index
+	g.later(func() {
+		g.lease.Store(&leaseView{until})
+		if f := g.cfg.OnLease; f != nil {
+			f(until, index)
+		}
+	})
+}
+
+// reopen gets the new versions.
+func (g *Group) reopen() {
+	l := &g.mine
+	if l.reopening {
+		return
+	}
+	l.reopening = true
+	cmd := &metapb.Command{Kind: &metapb.Command_Reopen{Reopen: &metapb.Reopen{Server: uint32(g.cfg.Self), Incarnation: l.incarnation}}}
+	g.propose(cmd, func(_ *State, err error) {
+		g.enter(func() {
+			l.reopening = false
+			if err != nil {
+				g.cfg.Log.Info("the links could not be reopened", "error", err)
+				return // the next grant tries again
+			}
+			l.lapsed = false
+			g.leaseApplied()
+		})
+	})
+}
+
+// dropLease ends the lease at once.
+func (g *Group) dropLease() {
+	l := &g.mine
+	l.granted = 0
+	if l.until == 0 {
+		return
+	}
+	l.until, l.lapsed = 0, true
+	g.later(func() {
+		g.lease.Store(nil)
+		if f := g.cfg.OnLease; f != nil {
+			f(0, 0)
+		}
+	})
+}
