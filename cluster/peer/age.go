@@ -23,9 +23,10 @@ type offsets struct {
 }
 
 // sample takes an exchange: we sent at t0, and the peer answered at r of its
-// clock. now is our clock.
+// clock, which was between t0 and now on ours.
 func (o *offsets) sample(t0, r, now time.Duration) {
 	low := wrap(t0-r) - time.Microsecond // r was cut to whole microseconds
+	low -= max(0, now-t0) / drift
 	if o.known {
 		low = max(low, o.low-(now-o.at)/drift)
 	}

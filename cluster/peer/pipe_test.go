@@ -1,0 +1,260 @@
+package peer
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"petal/cluster/times"
+	"petal/cluster/wire"
+	"petal/placement"
+)
+
+// bubbleClock is the time of the test's bubble (see testing/synctest).
+type bubbleClock struct{ begin time.Time }
+
+func (c bubbleClock) Now() time.Duration { return time.Since(c.begin) + time.Hour }
+func (bubbleClock) AfterFunc(d time.Duration, f func()) times.Timer {
+	return time.AfterFunc(d, f)
+}
+
+// pipes is a network of net.Pipes, in which time is virtual. While it is cut,
+// nothing passes and nobody hears of it.
+type pipes struct {
+	mu      sync.Mutex
+	servers map[string]*pipeListener
+	cut     chan struct{} // closed when whole again; nil: whole
+	dials   int
+}
+
+func (n *pipes) setCut(on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case on && n.cut == nil:
+		n.cut = make(chan struct{})
+	case !on && n.cut != nil:
+		close(n.cut)
+		n.cut = nil
+	}
+}
+
+// wait returns when the network is whole, or done is closed.
+func (n *pipes) wait(done <-chan struct{}) error {
+	n.mu.Lock()
+	cut := n.cut
+	n.mu.Unlock()
+	if cut == nil {
+		return nil
+	}
+	select {
+	case <-cut:
+		return nil
+	case <-done:
+		return net.ErrClosed
+	}
+}
+
+func (n *pipes) listen(name string) net.Listener {
+	l := &pipeListener{net: n, name: name, conns: make(chan net.Conn), done: make(chan struct{})}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.servers == nil {
+		n.servers = map[string]*pipeListener{}
+	}
+	n.servers[name] = l
+	return l
+}
+
+func (n *pipes) dial(ctx context.Context, name string) (net.Conn, error) {
+	if err := n.wait(ctx.Done()); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	l := n.servers[name]
+	n.dials++
+	n.mu.Unlock()
+	if l == nil {
+		return nil, net.ErrClosed
+	}
+	a, b := net.Pipe()
+	select {
+	case l.conns <- &pipeConn{Conn: b, net: n, done: make(chan struct{})}:
+		return &pipeConn{Conn: a, net: n, done: make(chan struct{})}, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+type pipeListener struct {
+	net   *pipes
+	name  string
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error   { l.once.Do(func() { close(l.done) }); return nil }
+func (l *pipeListener) Addr() net.Addr { return pipeAddr(l.name) }
+
+type pipeAddr string
+
+func (a pipeAddr) Network() string { return "pipe" }
+func (a pipeAddr) String() string  { return string(a) }
+
+type pipeConn struct {
+	net.Conn
+	net  *pipes
+	done chan struct{}
+	once sync.Once
+}
+
+func (c *pipeConn) Write(b []byte) (int, error) {
+	if err := c.net.wait(c.done); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *pipeConn) Close() error {
+	c.once.Do(func() { close(c.done) })
+	return c.Conn.Close()
+}
+
+// bubble runs a test with two servers on a network of pipes, in virtual time.
+// The test has to leave both closed.
+func bubble(t *testing.T, plain bool, test func(f *fleet, n *pipes, start func(id placement.Server, incarnation uint64) (*Peers, *recorder))) {
+	synctest.Test(t, func(t *testing.T) {
+		f, n := newFleet(t, plain), &pipes{}
+		clock := bubbleClock{time.Now()}
+		test(f, n, func(id placement.Server, incarnation uint64) (*Peers, *recorder) {
+			r := newRecorder(t)
+			opt := f.options(id, incarnation, r)
+			opt.Listeners[0].Close()
+			name := []string{"zero", "one", "two", "three"}[id]
+			opt.Listeners = []net.Listener{n.listen(name)}
+			opt.Dial, opt.Clock = n.dial, clock
+			p := f.start(opt)
+			p.SetPeers([]Peer{{Server: 1, Addrs: []string{"one"}}, {Server: 2, Addrs: []string{"two"}}})
+			return p, r
+		})
+	})
+}
+
+// pass lets virtual time go by.
+func pass(d time.Duration) { <-time.After(d) }
+
+// TestSilentPeerIsDown: a network that swallows everything closes nothing. Both
+// sides find out within the time that a lease has, and connect again afterwards.
+func TestSilentPeerIsDown(t *testing.T) {
+	both(t, func(t *testing.T, plain bool) {
+		bubble(t, plain, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
+			_, r1 := start(1, 10)
+			_, r2 := start(2, 20)
+			r1.want("up")
+			r2.want("up")
+			pass(time.Minute) // nothing to say for a minute: still there
+			if len(r1.events)+len(r2.events) > 0 {
+				t.Fatalf("%v %v", r1.events, r2.events)
+			}
+			n.setCut(true)
+			cut := time.Now()
+			r1.want("down")
+			r2.want("down")
+			lease := times.Default().Lease
+			if d := time.Since(cut); d < lease/2 || d > lease+times.Default().Renewal {
+				t.Errorf("found out after %v", d)
+			}
+			pass(time.Minute)
+			n.setCut(false)
+			whole := time.Now()
+			r1.want("up")
+			r2.want("up")
+			if d := time.Since(whole); d > 2*times.Default().Admission {
+				t.Errorf("connected again after %v", d)
+			}
+		})
+	})
+}
+
+// TestBusyHandlerIsNotSilence: who has a message for long hears nothing
+// meanwhile, which is not the peer's fault.
+func TestBusyHandlerIsNotSilence(t *testing.T) {
+	bubble(t, true, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
+		_, r1 := start(1, 10)
+		two, r2 := start(2, 20)
+		r1.want("up")
+		r2.want("up")
+		r1.on = func(placement.Server, *wire.Message) { pass(time.Minute) }
+		two.Send(1, &wire.Message{Kind: wire.Read, To: 512})
+		pass(2 * time.Minute)
+		r1.want("read")
+		if len(r1.events)+len(r2.events) > 0 {
+			t.Errorf("%v %v", r1.events, r2.events)
+		}
+	})
+}
+
+// TestBackoff: a peer that is away is not dialled all the time.
+func TestBackoff(t *testing.T) {
+	bubble(t, true, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
+		start(2, 20)
+		pass(time.Minute)
+		if n.dials < 60 || n.dials > 600 {
+			t.Errorf("%d attempts in a minute", n.dials)
+		}
+	})
+}
+
+// TestStranger: who connects and says nothing, or little by little, is cut off
+// when a handshake's time is over.
+func TestStranger(t *testing.T) {
+	for _, every := range []time.Duration{0, 100 * time.Millisecond} {
+		bubble(t, false, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
+			start(1, 10)
+			c, err := n.dial(context.Background(), "one")
+			if err != nil {
+				t.Fatal(err)
+			}
+			begin := time.Now()
+			var wg sync.WaitGroup
+			if every != 0 {
+				wg.Go(func() {
+					hello := []byte{tlsRecord, 3, 1, 2, 0, 1, 0, 1, 0xfc}
+					for i := 0; ; i++ {
+						b := byte(0)
+						if i < len(hello) {
+							b = hello[i]
+						}
+						if _, err := c.Write([]byte{b}); err != nil {
+							return
+						}
+						pass(every)
+					}
+				})
+			}
+			if _, err := c.Read(make([]byte, 1)); err == nil {
+				t.Error("an answer")
+			}
+			if d := time.Since(begin); d < times.Default().Lease || d > times.Default().Lease+time.Second {
+				t.Errorf("cut off after %v", d)
+			}
+			c.Close()
+			wg.Wait()
+		})
+	}
+}
