@@ -14,8 +14,9 @@ import (
 type Kind uint8
 
 const (
-	Write Kind = iota // they hold what Buf holds
-	Zero              // they read as zeros; the space is given back where it can be
+	Write  Kind = iota // they hold what Buf holds
+	Zero               // they read as zeros; the space is given back where it can be
+	Absent             // AppendFill only: nothing was ever written there at this node
 )
 
 // OpID names a command of an initiator, wherever it is resent (R12).
@@ -29,7 +30,8 @@ type OpID = placement.OpID
 //	                       |                  durable here            readable
 //	                       '---- Done(err): the brick has failed
 //
-// A lazy record (write-back) may be committed before Done.
+// A prepared record may also be undone (Abandon). A lazy record (write-back) may
+// be committed before Done.
 type Record struct {
 	journal.Record
 
@@ -38,10 +40,11 @@ type Record struct {
 	Mask     placement.Mask                   // blocks, at least one
 	Buf      *slab.Buf                        // Write: the blocks of Mask one after another; not written to until Done
 	Sum      [placement.BlocksPerChunk]uint32 // Write: CRC32C of the blocks of Mask, in order
-	Ver, Seq uint64
+	Link     LinkID
 	Bucket   placement.Bucket
+	Ver, Seq uint64 // its stamp; zero: it is not of the order that Lasts tells of
 	Op       OpID
-	Excluded uint64 // members of the link that are out of date and lack this record (R8)
+	Excluded placement.Members // members of the link that are out of date and lack this record (R8)
 
 	// Done is called once for each record that Append took: it is durable here,
 	// or the brick has failed. It is called from another goroutine than Append's
@@ -53,11 +56,15 @@ type Record struct {
 
 	b     *Brick
 	p     *pend
+	local headType     // of a record of the brick's own; zero: it is of the link's order
 	parts atomic.Int32 // of journal record and extent: how many are not done
 	err   atomic.Pointer[error]
 	enc   [headMax]byte
 	vec   [1][]byte
 }
+
+// Stamp returns where the record is in the order of its bucket.
+func (r *Record) Stamp() placement.Stamp { return placement.Stamp{Ver: r.Ver, Seq: r.Seq} }
 
 // valid reports whether the record makes sense.
 func (r *Record) valid() bool {
@@ -66,13 +73,16 @@ func (r *Record) valid() bool {
 		return false
 	}
 	n := bits.OnesCount16(uint16(r.Mask)) * placement.BlockSize
-	return r.Kind == Zero || r.Kind == Write && r.Buf != nil && r.Buf.Len() == n
+	if r.Kind == Write {
+		return r.Buf != nil && r.Buf.Len() == n
+	}
+	return r.Kind == Zero || r.local != 0
 }
 
 // Append takes a record to make it durable, invisible still; Done tells. It
-// takes its own reference to Buf. Records that overlap must be appended in the
-// order of (Ver, Seq), one after another; others from any goroutine at the same
-// time. It does not wait for the disk, except to look up the map and to claim
+// takes its own reference to Buf. Records of one bucket of a link must be
+// appended in the order of their stamps, one after another; others from any
+// goroutine at the same time. It does not wait for the disk, except to look up the map and to claim
 // space from the file system when space is nearly gone.
 //
 // An error means that the record was not taken and never happened: exactly
@@ -82,7 +92,7 @@ func (b *Brick) Append(r *Record) error {
 	if err := b.Failed(); err != nil {
 		return err
 	}
-	if !r.valid() {
+	if r.local = 0; !r.valid() {
 		return syscall.EINVAL
 	}
 	p, err := b.take(r, false)
@@ -97,15 +107,27 @@ func (b *Brick) Append(r *Record) error {
 // extent-write.
 func (b *Brick) take(r *Record, journalled bool) (*pend, error) {
 	p := b.pends.get()
-	p.key, p.mask, p.born, p.typ, p.journalled = r.Key, r.Mask, b.now(), typeZero, journalled
-	if r.Kind == Write {
+	p.key, p.mask, p.born, p.journalled = r.Key, r.Mask, b.now(), journalled
+	p.stamp, p.excluded, p.last = r.Stamp(), r.Excluded, b.lasts.get(r.Link, r.Bucket)
+	switch {
+	case r.local != 0:
+		p.typ, p.stamp = r.local, placement.Stamp{}
+		if p.typ != typeMarks {
+			p.excluded = 0
+		}
+	case r.Kind == Zero:
+		p.typ = typeZero
+	default:
 		p.typ = typeWrite
+	}
+	if r.Kind == Write {
 		p.setSums(r.Sum[:bits.OnesCount16(uint16(r.Mask))])
 	}
 	if err := b.admit(p); err != nil {
 		b.pends.put(p)
 		return nil, err
 	}
+	b.lasts.note(p)
 	if r.Kind == Write {
 		b.pending.hold(p, r.Buf)
 	}
@@ -124,17 +146,18 @@ func (b *Brick) send(r *Record, p *pend) {
 
 // encode makes the record that the journal gets.
 func (b *Brick) encode(r *Record, p *pend) {
-	h := head{Type: p.typ, Mask: r.Mask, Key: r.Key, Bucket: r.Bucket, Ver: r.Ver, Seq: r.Seq, Op: r.Op, Excluded: r.Excluded}
+	h := head{Type: p.typ, Mask: r.Mask, Key: r.Key, Link: r.Link, Bucket: r.Bucket,
+		Ver: p.stamp.Ver, Seq: p.stamp.Seq, Op: r.Op, Excluded: p.excluded}
 	b.stamp(&h)
 	r.b, r.p = b, p
 	r.Record.Data, r.Record.CRC = nil, nil
 	r.err.Store(nil)
 	r.parts.Store(1)
-	switch p.typ {
-	case typeExtent:
+	switch {
+	case p.typ == typeExtent:
 		h.Target, h.Sum = p.ext, r.Sum
 		r.parts.Store(2)
-	case typeWrite:
+	case p.typ.data():
 		r.vec[0] = r.Buf.Bytes()
 		r.Record.Data, r.Record.CRC = r.vec[:], p.sums()
 	}
@@ -166,8 +189,8 @@ func (b *Brick) admit(p *pend) error {
 	s := b.pending.shard(p.key)
 	s.mu.Lock()
 	c := s.get(p.key)
-	c.prepared++ // from here on the chunk stays, and with it what it was promised
-	if p.typ == typeZero || !tight && b.admitPlenty(p, c) {
+	c.admit(p) // from here on the chunk stays, and with it what it was promised
+	if !p.typ.stores() || !tight && b.admitPlenty(p, c) {
 		s.mu.Unlock()
 		return nil
 	}
@@ -184,7 +207,7 @@ func (b *Brick) admit(p *pend) error {
 		c.reserved = true
 	}
 	if err != nil && !c.reserved && c.fulls == 0 {
-		c.prepared--
+		c.close(p)
 		if c.idle() {
 			delete(s.chunks, p.key)
 		}
@@ -193,10 +216,15 @@ func (b *Brick) admit(p *pend) error {
 	return nil
 }
 
+// whole reports whether the record's data may go straight to an extent.
+func (p *pend) whole() bool {
+	return p.mask == placement.Full && p.typ == typeWrite && !p.journalled
+}
+
 // admitPlenty takes or promises an extent without waiting for anything. The
 // shard's lock is held.
 func (b *Brick) admitPlenty(p *pend, c *pchunk) bool {
-	if p.mask == placement.Full && !p.journalled {
+	if p.whole() {
 		e, ok := b.alloc.take(false)
 		if ok {
 			p.typ, p.ext = typeExtent, e
@@ -225,7 +253,7 @@ func (b *Brick) admitTight(p *pend) (promised bool, err error) {
 	if err := b.alloc.reserve(1); err != nil {
 		return false, err
 	}
-	if p.mask == placement.Full && !p.journalled {
+	if p.whole() {
 		if x, ok := b.alloc.take(true); ok {
 			p.typ, p.ext = typeExtent, x
 			return false, nil
@@ -259,6 +287,9 @@ func (r *Record) part(err error) {
 		r.Done(r, *e)
 		return
 	}
+	if r.local != 0 {
+		r.b.Commit(r)
+	}
 	r.Done(r, nil)
 }
 
@@ -269,17 +300,15 @@ func (b *Brick) Commit(r *Record) {
 	p := r.p
 	s := b.pending.shard(p.key)
 	s.mu.Lock()
-	c := s.get(p.key)
-	p.older = c.newest
-	c.newest = p
-	c.prepared--
+	newest := s.chunks[p.key].commit(p)
 	if b.o.Cache != nil { // inside the lock, so that readers see both or neither
 		switch {
-		case p.typ == typeZero:
+		case p.typ == typeMarks || p.typ == typeRepair: // nothing to see
+		case p.typ == typeZero && newest:
 			b.o.Cache.Put(p.key, p.mask, b.o.Pool.Zero())
-		case p.buf != nil:
+		case p.buf != nil && newest && p.typ.ordered():
 			b.o.Cache.Put(p.key, p.mask, p.buf)
-		default: // from Recovery
+		default: // from Recovery, or it depends
 			b.o.Cache.Drop(p.key, p.mask)
 		}
 	}
@@ -308,13 +337,15 @@ func (b *Brick) note(p *pend, flags uint32, lsn journal.LSN) {
 	b.wakeFlushes()
 }
 
-// Abandon undoes the promise of a prepared record that Recovery gave back
-// (HoldPrepared): it never happened, and never will after the next crash either.
-// done is called when that is durable; it must not block. Records of one bucket
-// are abandoned from the last one on.
+// Abandon undoes a record that is Done and not committed, of this life or from
+// Recovery.Prepared: it never happened, and never will after the next crash
+// either. done is called when that is durable; it must not block, and may be
+// called before Abandon returns if the brick has failed. Records of one bucket
+// are abandoned from the last one on, each call after the one before. The
+// record may be reused after done.
 func (b *Brick) Abandon(r *Record, done func(error)) {
 	p := r.p
-	b.appendMark(head{Type: typeAbort, Target: uint64(p.lsn)}, func(err error) {
+	b.appendMark(head{Type: typeAbort, Target: uint64(p.LSN())}, func(err error) {
 		if err == nil {
 			b.forget(p)
 		}
@@ -322,12 +353,14 @@ func (b *Brick) Abandon(r *Record, done func(error)) {
 	})
 }
 
-// forget takes a prepared record out of the index.
+// forget takes an open record out of the index.
 func (b *Brick) forget(p *pend) {
+	b.order.retreat(p)
+	b.lasts.unnote(p)
 	s := b.pending.shard(p.key)
 	s.mu.Lock()
 	c := s.chunks[p.key]
-	c.prepared--
+	c.close(p)
 	if p.typ == typeExtent {
 		c.fulls--
 	}
@@ -342,5 +375,5 @@ func (b *Brick) forget(p *pend) {
 	if p.typ == typeExtent {
 		b.alloc.rest(p.ext, false)
 	}
-	b.order.skip(p.lsn)
+	b.order.skip(p.LSN())
 }

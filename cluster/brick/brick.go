@@ -51,6 +51,11 @@ type Options struct {
 	Manual bool
 	Now    func() time.Time // default time.Now
 
+	// OnCheckpoint is called each time the map has been flushed: the effect of
+	// every record up to that LSN is durable in it, and they may be trimmed from
+	// the journal (R11). It comes from the destager, or from StepFlushMap; it must
+	// not block or call the brick.
+	OnCheckpoint func(journal.LSN)
 	// OnFail is called once when the brick fails, from any goroutine; it must
 	// not block or call the brick.
 	OnFail func(error)
@@ -97,6 +102,7 @@ type Brick struct {
 	pending pending
 	order   order
 	pends   pends
+	lasts   lasts
 
 	id        Identity
 	superMu   sync.Mutex
@@ -117,6 +123,8 @@ type Brick struct {
 
 	usageMu sync.Mutex
 	usage   map[placement.Family]int64 // blocks
+	lacking map[LinkID]int64           // blocks that are missing, in the map
+	stale   map[markSpace]int64        // chunks with marks, in the map
 
 	failure atomic.Pointer[error]
 	rotLog  rate.Sometimes // an initiator may ask for a bad block again and again

@@ -152,10 +152,8 @@ func (b *Brick) flushMap() error {
 	d := &b.destager
 	extents, slots := b.alloc.restingCount()
 	applied := b.order.finish(nil) // marks at its end come into no batch
-	if d.marked < applied {        // by records that the map had no use for
-		if err := b.applyMark(applied); err != nil {
-			return err
-		}
+	if err := b.applyLasts(applied); err != nil {
+		return err
 	}
 	if err := b.pmap.flush(b.stop); err != nil {
 		return err
@@ -165,7 +163,11 @@ func (b *Brick) flushMap() error {
 	if err := b.alloc.release(extents, slots); err != nil {
 		return err
 	}
+	b.lasts.prune(applied)
 	b.journal.Trim(applied + 1)
+	if b.o.OnCheckpoint != nil {
+		b.o.OnCheckpoint(applied)
+	}
 	return nil
 }
 
@@ -185,9 +187,9 @@ func (b *Brick) drain() error {
 // destageBatch takes home records born up to a time and returns how many.
 func (b *Brick) destageBatch(born int64) (n int, err error) {
 	d := &b.destager
-	drop := b.chooseChunks(born)
-	if drop != nil && len(d.batch) == 0 {
-		return 1, b.destageDrop(drop)
+	control := b.chooseChunks(born)
+	if control != nil && len(d.batch) == 0 {
+		return 1, b.destageControl(control)
 	}
 	if len(d.batch) == 0 {
 		return 0, nil
@@ -218,22 +220,23 @@ func (b *Brick) destageBatch(born int64) (n int, err error) {
 }
 
 // chooseChunks fills the batch with the chunks of the oldest ready records, up
-// to the first record that drops a family, which it returns.
-func (b *Brick) chooseChunks(born int64) (drop *pend) {
+// to the first control record, which it returns.
+func (b *Brick) chooseChunks(born int64) (control *pend) {
 	d := &b.destager
 	seen := map[placement.Key]bool{}
 	var keys []placement.Key
 	records, bytes := 0, 0
+	before := journal.LSN(1<<64 - 1)
 	b.order.ready(func(p *pend) bool {
-		if p.typ == typeDrop {
-			drop = p
+		if p.typ.control() {
+			control, before = p, p.LSN()
 			return false
 		}
 		if p.born > born || records >= batchRecords || bytes >= batchBytes {
 			return false
 		}
 		records++
-		if p.typ == typeWrite {
+		if p.typ.data() {
 			bytes += len(p.sums()) * placement.BlockSize
 		}
 		if !seen[p.key] {
@@ -246,14 +249,14 @@ func (b *Brick) chooseChunks(born int64) (drop *pend) {
 		s := b.pending.shard(k)
 		s.mu.Lock()
 		s.moves++
-		p := &chunkPlan{key: k, records: s.chunks[k].collect(nil)}
-		p.fold()
+		p := &chunkPlan{key: k, records: s.chunks[k].collect(nil, before)}
+		p.hold()
 		s.mu.Unlock()
 		if len(p.records) > 0 { // none, if an older one is not ready yet
 			d.batch = append(d.batch, p)
 		}
 	}
-	return drop
+	return control
 }
 
 // writeHome writes the queued blocks, sorted and merged, and syncs.
@@ -362,8 +365,12 @@ func (b *Brick) applyBatch() error {
 	defer batch.Close()
 	var key [keySize]byte
 	done := make([]*pend, 0, batchRecords)
+	notes := newNoteBatch(b, batch)
 	for _, p := range d.batch {
 		done = append(done, p.records...)
+		if err := notes.add(p); err != nil {
+			return err
+		}
 		k := appendKey(key[:0], p.key)
 		if p.is.empty() {
 			if p.was.empty() {
@@ -379,14 +386,24 @@ func (b *Brick) applyBatch() error {
 			return err
 		}
 	}
-	if err := b.commitBatch(batch, b.order.finish(done)); err != nil {
+	if err := b.commitDone(batch, done); err != nil {
 		return err
 	}
+	notes.applied()
 	for _, p := range d.batch {
 		b.pmap.hot.set(p.key, &p.is)
 		b.finishChunk(p)
 	}
 	return nil
+}
+
+// commitDone applies the batch by which records have come home.
+func (b *Brick) commitDone(batch *pebble.Batch, done []*pend) error {
+	applied := b.order.finish(done)
+	if err := b.lastsBehind(batch, done, applied); err != nil {
+		return err
+	}
+	return b.commitBatch(batch, applied)
 }
 
 // commitBatch applies a batch with the mark.
@@ -401,10 +418,13 @@ func (b *Brick) commitBatch(batch *pebble.Batch, applied journal.LSN) error {
 	return nil
 }
 
-// applyMark moves the mark alone.
-func (b *Brick) applyMark(applied journal.LSN) error {
+// applyLasts moves the mark, and enters how far each bucket has come.
+func (b *Brick) applyLasts(applied journal.LSN) error {
 	batch := b.pmap.db.NewBatch()
 	defer batch.Close()
+	if err := b.flushLasts(batch, applied); err != nil {
+		return err
+	}
 	return b.commitBatch(batch, applied)
 }
 
@@ -436,6 +456,7 @@ func (b *Brick) finishChunk(p *chunkPlan) {
 	s.mu.Unlock()
 	for gone != nil {
 		next := gone.older
+		b.lasts.unnote(gone)
 		b.pends.put(gone)
 		gone = next
 	}

@@ -17,6 +17,9 @@ var (
 	ErrRotten  = errors.New("damaged")
 	ErrForeign = errors.New("belongs to someone else")
 	ErrMissing = errors.New("no brick here")
+
+	// ErrElsewhere: a read met blocks that this copy lacks; ReadOp.Missing names them.
+	ErrElsewhere = errors.New("brick: blocks are missing here; another copy has them")
 )
 
 // FormatError says what is wrong with a stored thing: Is of one of ErrNewer,

@@ -3,6 +3,9 @@ package brick
 import (
 	"errors"
 	"math/bits"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"petal/journal"
 	"petal/placement"
@@ -12,7 +15,18 @@ func blocks(m placement.Mask) int { return bits.OnesCount16(uint16(m)) }
 
 // appendMark journals a record of the brick's own, without data; then is called
 // when it is durable or never will be.
-func (b *Brick) appendMark(h head, then func(error)) {
+func (b *Brick) appendMark(h head, then func(error)) { b.appendOwn(h, then, nil) }
+
+// appendControl is the same, but then is called when the record is destaged.
+func (b *Brick) appendControl(h head, then func(error)) {
+	b.appendOwn(h, func(err error) {
+		if err != nil {
+			then(err)
+		}
+	}, then)
+}
+
+func (b *Brick) appendOwn(h head, then, destaged func(error)) {
 	if err := b.Failed(); err != nil {
 		then(err)
 		return
@@ -23,8 +37,10 @@ func (b *Brick) appendMark(h head, then func(error)) {
 		switch {
 		case err != nil:
 			b.fail(err)
-		case h.Type == typeDrop:
-			p := &pend{typ: h.Type, key: h.Key, born: b.now()}
+		case h.Type.control():
+			p := b.control(&h)
+			p.then = destaged
+			b.takeEffect(p, r.LSN)
 			p.state.Store(stateSettled | stateCommitted)
 			b.order.mark(p, stateDurable, r.LSN)
 		default: // the record is all there is to it
@@ -35,6 +51,26 @@ func (b *Brick) appendMark(h head, then func(error)) {
 		then(err)
 	}
 	b.journal.Append(r)
+}
+
+// control makes the pend of a control record.
+func (b *Brick) control(h *head) *pend {
+	p := &pend{typ: h.Type, key: h.Key, born: b.now(), excluded: h.Excluded, set: h.Buckets}
+	if h.Type != typeDrop {
+		p.last = b.lasts.get(h.Link, h.Bucket)
+	}
+	return p
+}
+
+// takeEffect does at once what of a control record's effect does not wait for its
+// destage.
+func (b *Brick) takeEffect(p *pend, lsn journal.LSN) {
+	switch {
+	case p.typ == typeUnmark:
+		b.lasts.unmark(p, lsn)
+	case p.typ == typeDiscard && p.key.Family == 0:
+		b.forgetLasts(p.last.link)
+	}
 }
 
 // vouch is called now and then by the destager. When nothing has been appended
@@ -68,58 +104,126 @@ func (b *Brick) DropFamily(f placement.Family, done func(error)) {
 	})
 }
 
-// destageDrop takes a family out of the map: its batch.
-func (b *Brick) destageDrop(drop *pend) error {
-	f := drop.key.Family
-	var rest []restingExtent
-	var slots []slot
-	done := []*pend{drop}
+// destageControl does what a control record says: its batch.
+func (b *Brick) destageControl(p *pend) error {
+	switch p.typ {
+	case typeUnmark:
+		return b.destageUnmark(p)
+	case typeDiscard:
+		return b.destageDiscard(p)
+	}
+	return b.destageDrop(p)
+}
+
+// erasure takes entries out of the map.
+type erasure struct {
+	b     *Brick
+	batch *pebble.Batch
+	rest  []restingExtent
+	slots []slot
+	named map[uint64]bool // extents in rest
+	done  []*pend
+	freed int64 // blocks
+	less  map[markSpace]int64
+	found map[LinkID]int64
+}
+
+func (b *Brick) erase(control *pend) *erasure {
+	return &erasure{b: b, batch: b.pmap.db.NewBatch(), named: map[uint64]bool{}, done: []*pend{control}, less: map[markSpace]int64{}, found: map[LinkID]int64{}}
+}
+
+// entries erases a family's entries, those of buckets in set if there is one.
+func (x *erasure) entries(f placement.Family, set *bucketSet) error {
 	lo, hi := familyBounds(f)
-	err := b.pmap.scan(lo, hi, func(k placement.Key, e *entry) error {
+	var key [keySize]byte
+	err := x.b.pmap.scan(lo, hi, func(k placement.Key, e *entry) error {
+		if set != nil && !set.has(placement.BucketOf(f, k.Chunk)) {
+			return nil
+		}
 		if e.Kind == kindExtent {
-			rest = append(rest, restingExtent{e.Extent, true})
+			x.extent(e.Extent)
 		}
 		for i := range e.Slot {
 			if e.Kind == kindFrags && e.Valid>>i&1 != 0 {
-				slots = append(slots, e.Slot[i])
+				x.slots = append(x.slots, e.Slot[i])
 			}
 		}
-		return nil
+		x.freed += e.blocks()
+		if set == nil {
+			return nil
+		}
+		return x.batch.Delete(appendKey(key[:0], k), nil)
 	})
-	if err != nil {
+	if err != nil || set != nil {
 		return err
 	}
-	named := map[uint64]bool{}
-	for _, r := range rest {
-		named[r.extent] = true
+	return x.batch.DeleteRange(lo, hi, nil)
+}
+
+func (x *erasure) extent(e uint64) {
+	if !x.named[e] {
+		x.named[e] = true
+		x.rest = append(x.rest, restingExtent{e, true})
 	}
-	for i := range b.pending.shards {
-		for _, p := range b.pending.shards[i].dropFamily(b, f) {
-			if p.typ == typeExtent && !named[p.ext] {
-				rest = append(rest, restingExtent{p.ext, true})
-			}
-			done = append(done, p)
+}
+
+// notes erases a family's notes between two keys, of which prefix bytes come
+// before the family.
+func (x *erasure) notes(f placement.Family, lo, hi []byte, prefix int, keep func(k []byte) bool) error {
+	return x.b.pmap.raw(lo, hi, func(k, v []byte) error {
+		if len(k) != prefix+tailSize {
+			return rotten("map", "has a note %x", k)
 		}
-	}
-	batch := b.pmap.db.NewBatch()
-	defer batch.Close()
-	if err := batch.DeleteRange(lo, hi, nil); err != nil {
-		return err
-	}
-	if err := b.commitBatch(batch, b.order.finish(done)); err != nil {
+		key, m, err := parseNote(k[prefix:], v)
+		if err != nil || key.Family != f || keep != nil && keep(k) {
+			return err
+		}
+		if k[0] == keyStale {
+			x.less[markSpace{parseLink(k), placement.Member(k[9])}]--
+		} else {
+			x.found[parseLink(k)] -= int64(blocks(m))
+		}
+		return x.batch.Delete(k, nil)
+	})
+}
+
+// apply commits the batch and lets go of what it has freed.
+func (x *erasure) apply(f placement.Family) error {
+	b := x.b
+	if err := b.commitDone(x.batch, x.done); err != nil {
 		return err
 	}
 	b.pmap.hot.clear()
-	b.usageMu.Lock()
-	delete(b.usage, f)
-	b.usageMu.Unlock()
-	for _, r := range rest {
+	b.use(f, -x.freed)
+	b.count(x.found, x.less)
+	for _, r := range x.rest {
 		b.alloc.rest(r.extent, r.punch)
 	}
-	for _, s := range slots {
+	for _, s := range x.slots {
 		b.alloc.restSlot(s)
 	}
 	return nil
+}
+
+// destageDrop takes a family out of the map: its batch.
+func (b *Brick) destageDrop(drop *pend) error {
+	f := drop.key.Family
+	x := b.erase(drop)
+	defer x.batch.Close()
+	err := errors.Join(x.entries(f, nil),
+		x.notes(f, []byte{keyLacking}, []byte{keyLacking + 1}, 11, nil), x.notes(f, []byte{keyStale}, []byte{keyStale + 1}, 12, nil))
+	if err != nil {
+		return err
+	}
+	for i := range b.pending.shards {
+		for _, p := range b.pending.shards[i].dropFamily(b, f) {
+			if p.typ == typeExtent {
+				x.extent(p.ext)
+			}
+			x.done = append(x.done, p)
+		}
+	}
+	return x.apply(f)
 }
 
 // dropFamily takes the committed records of a family out of the shard.
@@ -127,12 +231,18 @@ func (s *pshard) dropFamily(b *Brick, f placement.Family) (gone []*pend) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.moves++
-	for k, c := range s.chunks {
-		if k.Family != f {
-			continue
+	var keys []placement.Key
+	for k := range s.chunks {
+		if k.Family == f {
+			keys = append(keys, k)
 		}
+	}
+	slices.SortFunc(keys, compareKeys)
+	for _, k := range keys {
+		c := s.chunks[k]
 		for p := c.newest; p != nil; p = p.older {
 			b.pending.drop(p)
+			b.lasts.unnote(p)
 			gone = append(gone, p)
 		}
 		c.newest = nil

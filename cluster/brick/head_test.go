@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"reflect"
 	"testing"
 
 	"petal/placement"
@@ -13,17 +14,26 @@ import (
 func headCases() []head {
 	k := placement.Key{Family: 0x01020304, Node: 0x05060708, Chunk: 0x090a0b0c0d0e}
 	op := OpID{Coordinator: 0x11121314, Incarnation: 0x15161718, Number: 0x191a1b1c1d1e1f20}
-	h := head{Type: typeWrite, Mask: 0x8001, Key: k, Bucket: 0x0fff, Ver: 21, Seq: 22, Op: op, Excluded: 23, Committed: 24, Settled: 25}
+	h := head{Type: typeWrite, Mask: 0x8001, Key: k, Bucket: 0x0fff, Ver: 21, Seq: 22, Op: op, Excluded: 23, Committed: 24, Settled: 25,
+		Link: LinkID{GMap: 0x21222324, Position: 0x25262728}}
 	zero, extent := h, h
 	zero.Type = typeZero
 	extent.Type, extent.Mask, extent.Target = typeExtent, placement.Full, maxExtent
 	for i := range extent.Sum {
 		extent.Sum[i] = 0xf0f0f000 + uint32(i)
 	}
-	return []head{h, zero, extent,
+	var local []head
+	for _, t := range []headType{typeMarks, typeMissing, typeFill, typeFillZero, typeFillAbsent, typeRepair} {
+		l := h
+		l.Type, l.Ver, l.Seq = t, 0, 0
+		local = append(local, l)
+	}
+	return append([]head{h, zero, extent,
 		{Type: typeAbort, Target: 77, Committed: 1, Settled: 2},
 		{Type: typeDrop, Key: placement.Key{Family: 9}, Committed: 3},
-		{Type: typeStamp, Committed: 4, Settled: 5}}
+		{Type: typeStamp, Committed: 4, Settled: 5},
+		{Type: typeUnmark, Bucket: 4095, Excluded: 2, Link: h.Link},
+		{Type: typeDiscard, Key: placement.Key{Family: 9}, Link: h.Link, Buckets: &bucketSet{7: 1, 511: 0x80}}}, local...)
 }
 
 func TestHeadRoundTrip(t *testing.T) {
@@ -33,7 +43,7 @@ func TestHeadRoundTrip(t *testing.T) {
 		if err := parseHead(b, &got); err != nil {
 			t.Errorf("%s: %v", h.Type, err)
 		}
-		if got != h {
+		if !reflect.DeepEqual(got, h) {
 			t.Errorf("%s: got %+v, want %+v", h.Type, got, h)
 		}
 		for n := range b {
@@ -47,11 +57,35 @@ func TestHeadRoundTrip(t *testing.T) {
 // TestHeadBytes holds the format to the bytes that are on people's disks.
 func TestHeadBytes(t *testing.T) {
 	h := headCases()[0]
-	const want = "01010180" + "04030201" + "08070605" + "ff0f" + "0000" + "0e0d0c0b0a090000" +
+	const want = "02010180" + "04030201" + "08070605" + "ff0f" + "0000" + "0e0d0c0b0a090000" +
 		"1500000000000000" + "1600000000000000" + "14131211" + "18171615" + "201f1e1d1c1b1a19" +
-		"1700000000000000" + "1800000000000000" + "1900000000000000" + "0000000000000000"
+		"1700000000000000" + "1800000000000000" + "1900000000000000" + "0000000000000000" +
+		"24232221" + "28272625"
 	if got := hex.EncodeToString(h.append(nil)); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// TestHeadOfVersion1: what nodes wrote that stood alone is read as of the first link.
+func TestHeadOfVersion1(t *testing.T) {
+	for _, h := range headCases()[:6] {
+		b := h.append(nil)
+		b = append(b[:headSize1:headSize1], b[headSize:]...)
+		b[0] = 1
+		var got head
+		if err := parseHead(b, &got); err != nil {
+			t.Errorf("%s: %v", h.Type, err)
+		}
+		h.Link, h.alone = LinkID{GMap: 1}, true
+		if !reflect.DeepEqual(got, h) {
+			t.Errorf("%s: got %+v, want %+v", h.Type, got, h)
+		}
+		if err := parseHead(b[:len(b)-1], &got); !errors.Is(err, ErrRotten) {
+			t.Errorf("%s cut: %v", h.Type, err)
+		}
+		if b[1] = byte(typeFill); parseHead(b[:headSize1], &got) == nil {
+			t.Errorf("%s: a fill of version 1 was taken", h.Type)
+		}
 	}
 }
 
@@ -65,9 +99,10 @@ func TestHeadRefuses(t *testing.T) {
 		b    byte
 		want error
 	}{
-		{"newer version", good, 0, 2, ErrNewer},
+		{"newer version", good, 0, 3, ErrNewer},
 		{"unknown type", good, 1, 99, ErrNewer},
-		{"reserved type", good, 1, byte(typeMarks), ErrNewer},
+		{"reserved type", good, 1, byte(typeConfig), ErrNewer},
+		{"member beyond the end", good, 57, 1, ErrRotten},
 		{"unknown flag", good, 14, 1, ErrRotten},
 		{"no such bucket", good, 13, 0xff, ErrRotten},
 		{"chunk beyond the end", good, 23, 1, ErrRotten},
@@ -99,7 +134,7 @@ func FuzzHead(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var h head
-		if parseHead(b, &h) == nil && !bytes.Equal(h.append(nil), b) {
+		if parseHead(b, &h) == nil && !h.alone && !bytes.Equal(h.append(nil), b) {
 			t.Errorf("%x parses to %+v, which encodes to %x", b, h, h.append(nil))
 		}
 	})

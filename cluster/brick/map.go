@@ -76,8 +76,11 @@ func (m *pmap) close() error {
 }
 
 // applied returns the mark: every record up to it is wholly in the map.
-func (m *pmap) applied() (journal.LSN, error) {
-	v, c, err := m.db.Get(keyApplied)
+func (m *pmap) applied() (journal.LSN, error) { return m.mark(keyApplied) }
+
+// mark returns the LSN under a key, or zero if there is none.
+func (m *pmap) mark(key []byte) (journal.LSN, error) {
+	v, c, err := m.db.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return 0, nil
 	} else if err != nil {
@@ -85,7 +88,7 @@ func (m *pmap) applied() (journal.LSN, error) {
 	}
 	defer c.Close()
 	if len(v) != 8 {
-		return 0, rotten("map", "has an applied mark of %d bytes", len(v))
+		return 0, rotten("map", "has a mark %q of %d bytes", key, len(v))
 	}
 	return journal.LSN(binary.LittleEndian.Uint64(v)), nil
 }

@@ -23,7 +23,8 @@ type order struct {
 	base  journal.LSN // LSN of slots[first]
 	slots []*pend     // ring, length a power of two
 	first int
-	n     int // slots in use, gaps included
+	n     int     // slots in use, gaps included
+	dirty []*last // that the map is behind of
 
 	committed atomic.Uint64 // every record up to here is committed
 	settled   atomic.Uint64 // the extents of all records up to here are complete
@@ -68,9 +69,10 @@ func (o *order) mark(p *pend, flags uint32, lsn journal.LSN) (ready bool) {
 	now := was | flags
 	p.state.Store(now)
 	if flags&stateDurable != 0 {
-		p.lsn = lsn
+		p.lsn.Store(uint64(lsn))
 		*o.at(lsn) = p
 	}
+	o.advanceTo(p, now)
 	o.advance()
 	return was&stateReady != stateReady && now&stateReady == stateReady
 }
@@ -106,7 +108,7 @@ func (o *order) finish(done []*pend) journal.LSN {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range done {
-		*o.at(p.lsn) = doneMark
+		*o.at(p.LSN()) = doneMark
 	}
 	for o.n > 0 {
 		p := o.slots[o.first]

@@ -2,6 +2,7 @@ package brick
 
 import (
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -25,7 +26,9 @@ const (
 // of its destage it is linked into its chunk, newest first.
 type pend struct {
 	key   placement.Key
-	lsn   journal.LSN
+	lsn   atomic.Uint64 // zero until durable: its LSN is above all that are
+	stamp placement.Stamp
+	last  *last // of its bucket
 	pos   journal.Position
 	ext   uint64 // typeExtent
 	buf   *slab.Buf
@@ -37,8 +40,19 @@ type pend struct {
 	mask  placement.Mask
 	typ   headType
 
-	journalled bool // its data goes into the journal, even a whole chunk's
+	journalled bool              // its data goes into the journal, even a whole chunk's
+	noted      bool              // it is among the notes of last
+	excluded   placement.Members // that lack it
+	set        *bucketSet        // typeDiscard
+	then       func(error)       // typeDiscard: called when it is destaged
 }
+
+// LSN returns the record's number in the journal, or zero until it is durable.
+func (p *pend) LSN() journal.LSN { return journal.LSN(p.lsn.Load()) }
+
+// above reports whether the record comes after LSN x, or is not durable yet,
+// which is the same for an x that is.
+func (p *pend) above(x journal.LSN) bool { l := p.LSN(); return l == 0 || l > x }
 
 // sums returns the checksums of the blocks of mask, in order.
 func (p *pend) sums() []uint32 {
@@ -63,14 +77,53 @@ func rank(m placement.Mask, i int) int {
 
 // pchunk is a chunk (at one node) with records in the journal.
 type pchunk struct {
-	newest   *pend // committed records, newest first
-	prepared int   // appended, not yet committed
+	newest   *pend // committed records by LSN, newest first
+	open     *pend // appended, neither committed nor undone; newest first
 	fulls    int   // extent-writes among both
 	reserved bool  // an extent is set aside for the destage
 }
 
 // idle reports that nothing is left of the chunk.
-func (c *pchunk) idle() bool { return c.newest == nil && c.prepared == 0 }
+func (c *pchunk) idle() bool { return c.newest == nil && c.open == nil }
+
+// admit enters a record that is about to be appended.
+func (c *pchunk) admit(p *pend) { p.older, c.open = c.open, p }
+
+// close takes a record out of the open ones.
+func (c *pchunk) close(p *pend) {
+	for at := &c.open; *at != nil; at = &(*at).older {
+		if *at == p {
+			*at, p.older = p.older, nil
+			return
+		}
+	}
+	panic("brick: a record was committed or undone twice")
+}
+
+// commit moves a record from the open ones to the committed ones, at its place
+// by LSN: what recovery would make of the journal is what is seen now. It
+// reports whether that is above all others.
+func (c *pchunk) commit(p *pend) (newest bool) {
+	c.close(p)
+	at := &c.newest
+	if l := p.LSN(); l != 0 {
+		for *at != nil && (*at).above(l) {
+			at = &(*at).older
+		}
+	}
+	p.older, *at = *at, p
+	return at == &c.newest
+}
+
+// conflicts reports whether an open record of the link's order touches a block.
+func (c *pchunk) conflicts(m placement.Mask) bool {
+	for p := c.open; p != nil; p = p.older {
+		if p.mask&m != 0 && p.typ.ordered() {
+			return true
+		}
+	}
+	return false
+}
 
 // pends lends pend structs.
 type pends struct{ pool sync.Pool }
@@ -130,16 +183,20 @@ func (s *pshard) get(k placement.Key) *pchunk {
 
 // collect takes the oldest records of the chunk that may be destaged, oldest
 // first, up to the first that may not: a record must never reach the map before
-// an older one of its chunk. The lock is held.
-func (c *pchunk) collect(dst []*pend) []*pend {
+// an older one of its chunk, nor before a control record that came before it.
+// The lock is held.
+func (c *pchunk) collect(dst []*pend, before journal.LSN) []*pend {
+	for p := c.open; p != nil; p = p.older {
+		if l := p.LSN(); l != 0 {
+			before = min(before, l)
+		}
+	}
 	for p := c.newest; p != nil; p = p.older {
 		dst = append(dst, p)
 	}
-	for i, j := 0, len(dst)-1; i < j; i, j = i+1, j-1 {
-		dst[i], dst[j] = dst[j], dst[i]
-	}
+	slices.Reverse(dst)
 	for i, p := range dst {
-		if p.state.Load()&stateReady != stateReady {
+		if p.state.Load()&stateReady != stateReady || p.LSN() >= before {
 			return dst[:i]
 		}
 	}

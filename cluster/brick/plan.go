@@ -14,16 +14,18 @@ type chunkPlan struct {
 	records []*pend // oldest first
 	was, is entry
 	src     [placement.BlocksPerChunk]source
+	bufs    []*slab.Buf // of records, as far as they have one: references
 	freed   []restingExtent
 	slots   []slot // freed
 	temp    []*slab.Buf
+	touched placement.Mask // blocks that records changed
 }
 
 // source is where the data of a block to be written home comes from.
 type source struct {
 	rec  *pend
 	rank int
-	buf  *slab.Buf // a reference, or nil: in the journal
+	buf  *slab.Buf // or nil: in the journal
 }
 
 // homeWrite is one block on its way home.
@@ -32,30 +34,21 @@ type homeWrite struct {
 	data []byte
 }
 
-// fold works out which record each block's data comes from. The shard's lock is
-// held.
-func (p *chunkPlan) fold() {
-	for _, r := range p.records {
-		for i := range p.src {
-			if r.mask>>i&1 == 0 {
-				continue
-			}
-			if p.src[i] = (source{}); r.typ == typeWrite {
-				p.src[i] = source{rec: r, rank: rank(r.mask, i)}
-			}
-		}
-	}
-	for i := range p.src {
-		if s := &p.src[i]; s.rec != nil && s.rec.buf != nil {
-			s.buf = s.rec.buf.Retain()
+// hold keeps the memory of the records' data for as long as the plan needs it.
+// The shard's lock is held.
+func (p *chunkPlan) hold() {
+	p.bufs = make([]*slab.Buf, len(p.records))
+	for i, r := range p.records {
+		if r.buf != nil {
+			p.bufs[i] = r.buf.Retain()
 		}
 	}
 }
 
 func (p *chunkPlan) release() {
-	for i := range p.src {
-		if p.src[i].buf != nil {
-			p.src[i].buf.Release()
+	for _, b := range p.bufs {
+		if b != nil {
+			b.Release()
 		}
 	}
 	for _, t := range p.temp {
@@ -69,8 +62,8 @@ func (b *Brick) plan(p *chunkPlan) error {
 		return err
 	}
 	p.is = p.was
-	for _, r := range p.records {
-		p.apply(r)
+	for i, r := range p.records {
+		p.apply(r, p.bufs[i])
 	}
 	var dirty placement.Mask
 	for i := range p.src {
@@ -86,27 +79,45 @@ func (b *Brick) plan(p *chunkPlan) error {
 	return nil
 }
 
-// apply changes the entry as one record says, all but where blocks lie.
-func (p *chunkPlan) apply(r *pend) {
+// apply changes the entry as one record says, all but where blocks lie, and
+// notes where the data comes from.
+func (p *chunkPlan) apply(r *pend, buf *slab.Buf) {
 	e := &p.is
-	e.Missing &^= r.mask
-	switch r.typ {
-	case typeZero:
-		e.Valid &^= r.mask
-		e.Zero |= r.mask
+	m := e.effect(r)
+	if m == 0 {
 		return
-	case typeExtent:
-		if p.is.Kind == kindExtent && !p.was.in(p.is.Extent) {
-			p.freed = append(p.freed, restingExtent{p.is.Extent, false}) // of an earlier extent-write
+	}
+	p.touched |= m
+	e.Valid &^= m
+	e.Zero &^= m
+	e.Missing &^= m
+	switch r.typ {
+	case typeMissing:
+		e.Missing |= m
+	case typeZero, typeFillZero:
+		e.Zero |= m
+	case typeFillAbsent:
+	default:
+		e.Valid |= m
+	}
+	if r.typ == typeExtent {
+		if e.Kind == kindExtent && !p.was.in(e.Extent) {
+			p.freed = append(p.freed, restingExtent{e.Extent, false}) // of an earlier extent-write
 		}
 		e.Kind, e.Extent = kindExtent, r.ext
 	}
-	e.Valid |= r.mask
-	e.Zero &^= r.mask
-	for i, k := 0, 0; i < len(e.Sum); i++ {
-		if r.mask>>i&1 != 0 {
-			e.Sum[i] = r.sums()[k]
-			k++
+	for i := range p.src {
+		if m>>i&1 == 0 {
+			continue
+		}
+		p.src[i] = source{}
+		if e.Valid>>i&1 == 0 {
+			continue
+		}
+		k := rank(r.mask, i)
+		e.Sum[i] = r.sums()[k]
+		if r.typ.data() {
+			p.src[i] = source{rec: r, rank: k, buf: buf}
 		}
 	}
 }
@@ -189,7 +200,7 @@ func (b *Brick) drawPromise(p *chunkPlan) (alone, promised bool) {
 	defer s.mu.Unlock()
 	c := s.chunks[p.key]
 	promised, c.reserved = c.reserved, false
-	return c.prepared == 0 && c.newest == p.records[len(p.records)-1], promised
+	return c.open == nil && c.newest == p.records[len(p.records)-1], promised
 }
 
 // takeExtent takes an extent, flushing the map if all that are free still rest.
@@ -238,10 +249,7 @@ func (b *Brick) queueMoves(p *chunkPlan) {
 	if p.was.Kind != kindFrags || p.is.Kind != kindExtent {
 		return
 	}
-	move := p.was.Valid
-	for _, r := range p.records {
-		move &^= r.mask
-	}
+	move := p.was.Valid &^ p.touched
 	for i := range p.is.Sum {
 		if move>>i&1 == 0 {
 			continue
@@ -309,7 +317,7 @@ func (b *Brick) readBack(p *chunkPlan, i, n int) {
 			continue
 		}
 		b.stats.lostBlocks.Add(1)
-		b.o.Log.Error("block lost in the journal before it reached its home", "key", fmt.Sprint(p.key), "block", i+k, "lsn", s.rec.lsn, "cause", err)
+		b.o.Log.Error("block lost in the journal before it reached its home", "key", fmt.Sprint(p.key), "block", i+k, "lsn", s.rec.LSN(), "cause", err)
 	}
 }
 

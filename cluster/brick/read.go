@@ -25,16 +25,26 @@ type ReadOp struct {
 	Done func(*ReadOp)
 	// Owner is the caller's.
 	Owner any
+	// Bare reads past the cache and sets Zero and Absent: to copy a chunk as it
+	// is at one node, which then is all of Lineage.
+	Bare bool
 
 	// Results. With Err nil, Bufs is the blocks in order, a reference to each
 	// run: Bufs.Release() gives them back. The slice's memory is reused by the
-	// next Read of this op. With a *MediumError, Bufs is there too, and the blocks
-	// that it names are zeros in it. With another error it is empty.
+	// next Read of this op. With a *MediumError or ErrElsewhere, Bufs is there too,
+	// and the blocks that the one or Missing name are zeros in it. With another
+	// error it is empty.
 	Bufs cache.Refs
 	Err  error
+	// Missing are the blocks that this copy lacks and another has (R9). If there
+	// are any, Err is ErrElsewhere, or a *MediumError that names others.
+	Missing placement.Mask
+	Zero    placement.Mask // Bare: they were written as zeros
+	Absent  placement.Mask // Bare: nothing was ever written there at any node of Lineage
 
 	b        *Brick
 	prefetch bool
+	record   *Record // of ReadPrepared
 	place    places
 }
 
@@ -55,6 +65,7 @@ type placeKind uint8
 
 const (
 	nowhere   placeKind = iota // reads as zeros
+	elsewhere                  // missing here
 	inMemory                   // in the buffer of a pending record, block rank
 	inJournal                  // in a segment
 	onDisk                     // in an extent
@@ -102,12 +113,13 @@ func (op *ReadOp) key() placement.Key {
 // were never written read as zeros. A read sees every record committed before
 // it began, and of each record all of its blocks or none.
 func (b *Brick) Read(op *ReadOp) {
-	op.b, op.Err, op.Bufs = b, b.Failed(), op.Bufs[:0]
+	op.b, op.Err, op.Bufs, op.record = b, b.Failed(), op.Bufs[:0], nil
+	op.Missing, op.Zero, op.Absent = 0, 0, 0
 	if op.Err != nil {
 		op.Done(op)
 		return
 	}
-	if c := b.o.Cache; c != nil && c.Get(op.key(), op.First, op.Count, &op.Bufs) {
+	if c := b.o.Cache; c != nil && !op.Bare && c.Get(op.key(), op.First, op.Count, &op.Bufs) {
 		op.Done(op)
 		return
 	}
@@ -142,7 +154,12 @@ func (b *Brick) Prefetch(f placement.Family, lineage []placement.Node, c placeme
 // runRead does a read on a reader's goroutine.
 func (b *Brick) runRead(op *ReadOp) {
 	var fill *cache.Fill
-	if c := b.o.Cache; c != nil {
+	if op.record != nil {
+		op.Err = b.loadRecord(op)
+		op.Done(op)
+		return
+	}
+	if c := b.o.Cache; c != nil && !op.Bare {
 		want, w := placement.Span(op.First, op.Count), &op.Waiter
 		if op.prefetch {
 			want, w = 0, nil
@@ -177,6 +194,9 @@ func (b *Brick) serve(op *ReadOp, fill *cache.Fill) error {
 		bad, cause := b.collect(op)
 		if bad == 0 {
 			op.fill(fill)
+			if op.Missing != 0 {
+				return ErrElsewhere
+			}
 			return nil
 		}
 		var now places
@@ -226,7 +246,7 @@ func (op *ReadOp) fill(f *cache.Fill) {
 	i := op.First
 	for _, r := range op.Bufs {
 		n := r.Len / placement.BlockSize
-		if r.Off == 0 && op.place[i].kind != inMemory { // a buffer of ours, or zeros
+		if k := op.place[i].kind; r.Off == 0 && k != inMemory && k != elsewhere { // a buffer of ours, or zeros
 			f.Put(placement.Span(i, n), r.Buf)
 		}
 		i += n
@@ -252,7 +272,8 @@ func (op *ReadOp) run(i, end int) int {
 // The destager counts up moves before it changes the map for a chunk of the
 // shard; so if the count did not change, nothing was missed.
 func (b *Brick) find(op *ReadOp, at *places) error {
-	want := placement.Span(op.First, op.Count)
+	all := placement.Span(op.First, op.Count)
+	want := all
 	key := op.key()
 	*at = places{}
 	for _, key.Node = range op.Lineage {
@@ -262,19 +283,33 @@ func (b *Brick) find(op *ReadOp, at *places) error {
 			return err
 		}
 		if want = left; want == 0 {
-			return nil
+			break
 		}
 	}
+	op.Missing = at.of(elsewhere) & all
+	if op.Bare {
+		op.Zero, op.Absent = at.of(nowhere)&all&^want, want
+	}
 	return nil
+}
+
+// of returns the blocks that were found in a kind of place.
+func (at *places) of(k placeKind) (m placement.Mask) {
+	for i := range at {
+		if at[i].kind == k {
+			m |= 1 << i
+		}
+	}
+	return m
 }
 
 // findAt looks at one node and returns what is left to be found at older ones.
 func (b *Brick) findAt(key placement.Key, want placement.Mask, at *places) (placement.Mask, error) {
 	s := b.pending.shard(key)
 	for {
-		left, moves := s.find(key, want, at)
+		left, gone, above, moves := s.find(key, want, at)
 		if left == 0 {
-			return 0, nil
+			return gone, nil
 		}
 		var e entry
 		if err := b.pmap.lookup(key, &e); err != nil {
@@ -282,48 +317,58 @@ func (b *Brick) findAt(key placement.Key, want placement.Mask, at *places) (plac
 		}
 		s.mu.Lock()
 		stable := s.moves == moves
+		if stable {
+			gone |= above.fromMap(&e, left, at)
+		}
 		s.mu.Unlock()
-		if !stable {
-			at.forget(want)
-			continue
+		if stable {
+			return gone, nil
 		}
-		for i := range at {
-			if left&e.Valid>>i&1 != 0 {
-				at[i] = place{kind: onDisk, slot: e.place(i), sum: e.Sum[i]}
-			}
-		}
-		return left &^ (e.Valid | e.Zero), nil
+		at.forget(want)
 	}
 }
 
-// find looks into the pending records of a chunk.
-func (s *pshard) find(key placement.Key, want placement.Mask, at *places) (left placement.Mask, moves uint64) {
+// find looks into the pending records of a chunk. It returns what is left to be
+// found in the map, what is not there at this node, and what is to be laid over
+// the map's entry.
+func (s *pshard) find(key placement.Key, want placement.Mask, at *places) (left, gone placement.Mask, above *overlay, moves uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.chunks[key]
 	if c == nil {
-		return want, s.moves
+		return want, 0, nil, s.moves
 	}
 	for p := c.newest; p != nil && want != 0; p = p.older {
 		hit := want & p.mask
+		if !p.typ.hides() {
+			above = above.add(p, hit)
+			continue
+		}
 		for i := range at {
 			if hit>>i&1 != 0 {
-				at[i] = p.place(i)
+				at[i] = above.over(i, p.place(i))
 			}
+		}
+		if p.typ == typeMissing {
+			gone |= above.absent(hit)
 		}
 		want &^= hit
 	}
-	return want, s.moves
+	return want, gone, above, s.moves
 }
 
 // place returns where block i of a pending record is. The shard's lock is held.
 func (p *pend) place(i int) place {
+	switch p.typ {
+	case typeZero, typeFillZero, typeFillAbsent:
+		return place{kind: nowhere}
+	case typeMissing:
+		return place{kind: elsewhere}
+	}
 	k := rank(p.mask, i)
 	switch {
-	case p.typ == typeZero:
-		return place{kind: nowhere}
 	case p.buf != nil:
-		return place{kind: inMemory, buf: p.buf.Retain(), rank: k}
+		return place{kind: inMemory, buf: p.buf.Retain(), rank: k, sum: p.sums()[k]}
 	case p.typ == typeExtent:
 		return place{kind: onDisk, slot: slot(p.ext<<4 | uint64(i)), sum: p.sums()[k]}
 	}
@@ -333,7 +378,7 @@ func (p *pend) place(i int) place {
 // collectRun adds n blocks from i on to the op's data.
 func (b *Brick) collectRun(op *ReadOp, i, n int) (bad placement.Mask, cause error) {
 	switch op.place[i].kind {
-	case nowhere:
+	case nowhere, elsewhere:
 		op.Bufs.Add(b.o.Pool.Zero(), 0, n*placement.BlockSize)
 		return 0, nil
 	case inMemory:

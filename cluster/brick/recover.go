@@ -23,12 +23,43 @@ type Recovery struct {
 	Torn        int   // extent-writes that had not: they never happened
 	// Lost are records that were durable and have rotted in the journal, head and
 	// all. What they wrote is gone on this brick. Only with AcceptLoss or
-	// HoldPrepared; otherwise Open fails.
-	Lost []LostRange
+	// HoldPrepared; otherwise Open fails. Gaps are the stamps that they had, as
+	// far as those can be told from their neighbours'; LostUnknown are the others:
+	// if there are any, every link of this brick may lack something.
+	Lost        []LostRange
+	Gaps        []Gap
+	LostUnknown int
+	// Rotten are records of which the head is left but not the data: reads of
+	// their blocks are medium errors until something else is written there, or
+	// they are repaired. Oldest first.
+	Rotten []Recent
 	// Prepared are records that are not known to be committed, oldest first,
 	// with HoldPrepared; the caller ends each with Commit or Abandon.
 	Prepared []*Record
-	Took     time.Duration
+	// Recent are the committed records that the journal still has, oldest first
+	// (R11, R12).
+	Recent []Recent
+	Took   time.Duration
+}
+
+// Recent tells of a record that was found in the journal.
+type Recent struct {
+	Link     LinkID
+	Bucket   placement.Bucket
+	Stamp    placement.Stamp
+	Op       OpID
+	Kind     Kind
+	Key      placement.Key
+	Mask     placement.Mask
+	Excluded placement.Members
+	LSN      journal.LSN
+}
+
+// Gap says that a bucket lacks the records First .. Last of one version.
+type Gap struct {
+	Link        LinkID
+	Bucket      placement.Bucket
+	First, Last placement.Stamp
 }
 
 // LostRange are the records From..To of the journal.
@@ -48,6 +79,8 @@ func Open(o Options) (*Brick, *Recovery, error) {
 	b.reads.init()
 	b.writes.init()
 	b.pending.init()
+	b.lasts.init()
+	b.lacking, b.stale = map[LinkID]int64{}, map[markSpace]int64{}
 	rec := &Recovery{}
 	if err := b.open(rec); err != nil {
 		b.abandonOpen()

@@ -1,6 +1,7 @@
 package brick
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
 
@@ -10,11 +11,14 @@ import (
 
 // logged is a record found in the journal.
 type logged struct {
-	head head
-	lsn  journal.LSN
-	pos  journal.Position
-	crc  []uint32
-	void bool // it never happened, or something later made it so
+	head      head
+	lsn       journal.LSN
+	pos       journal.Position
+	crc       []uint32
+	committed bool // known to be
+	void      bool // it never happened, or something later made it so
+	covered   bool // void because nothing of it is left to see
+	rotten    bool // its data is lost
 }
 
 // replay takes what the journal holds beyond the map into the pending index.
@@ -28,37 +32,57 @@ type logged struct {
 //	of a family dropped later           no
 //	write, zero                         yes: the journal has it whole
 //	extent-write, all blocks            no: whatever its extent holds by now
-//	  covered by later records             is not its own
+//	  covered by later records             is not its own; its marks count
 //	..., at or below settled            yes: its extent was complete
 //	..., the map has its extent         yes: it came there after it was complete
 //	..., every block that no later      yes
 //	  record covers matches its CRC,
 //	  or the disk refuses to read it
 //	..., else                           no: torn, it was never acknowledged
+//	in doubt, behind a torn or lost     no: nobody was told of it (R3)
+//	  one of its bucket
+//	missing, marks, fill, repair        yes: they are in force once durable
 //
-// Torn ones are then named in abort records. Their extents are kept until those
-// are durable: only then may they be used for other things, since otherwise what
-// comes to lie there could be taken for theirs.
+// Torn ones and those behind them are then named in abort records. Their extents
+// are kept until those are durable: only then may they be used for other things,
+// since otherwise what comes to lie there could be taken for theirs.
+//
+// A record is in doubt unless it is known to be committed. It is if a later
+// record says that everything up to it was; or if the map knows a last of its
+// bucket that is not before it. All that the map has, and all whose extents
+// were ever given up, are known by one or the other (lastsBehind). Records that
+// cover others count as covers only if they are not in doubt. Without
+// HoldPrepared, and in records of version 1, nothing is in doubt.
 func (b *Brick) replay(applied journal.LSN, jr *journal.Recovery, rec *Recovery) error {
-	log, committed, settled, err := b.readLog(applied, rec)
+	known, err := b.pmap.mark(keyLasts) // the map's lasts know every record up to here
 	if err != nil {
 		return err
 	}
-	if err := b.lost(applied, jr.Rotten, log, rec); err != nil {
+	if err := errors.Join(b.loadLasts(), b.loadNotes()); err != nil {
 		return err
 	}
-	torn, err := b.judge(log, settled, rec)
+	log, settled, err := b.readLog(applied, rec)
 	if err != nil {
 		return err
 	}
+	limits := newLimits()
+	if err := b.lost(applied, jr.Rotten, log, limits, rec); err != nil {
+		return err
+	}
+	torn, err := b.judge(log, applied, settled, rec)
+	if err != nil {
+		return err
+	}
+	torn = b.cutOrder(log, applied, torn, limits)
 	for l := applied + 1; l <= jr.Last; l++ {
 		*b.order.at(l) = doneMark
 	}
 	for i := range log {
-		if err := b.readmit(&log[i], committed, rec); err != nil {
+		if err := b.readmit(&log[i], applied, known, rec); err != nil {
 			return err
 		}
 	}
+	limits.impose(b)
 	b.order.refresh()
 	if err := b.abortAll(torn); err != nil {
 		return err
@@ -66,69 +90,46 @@ func (b *Brick) replay(applied journal.LSN, jr *journal.Recovery, rec *Recovery)
 	return b.alloc.restore()
 }
 
-// lost finds the acknowledged records of which not even the head is left. What
-// they wrote is gone, and nobody can say which blocks that were: unless another
-// member of the link or the operator answers for it, the brick must not serve
-// the older data that it has in their place.
-//
-// A record whose head is sound is not lost in this sense: its blocks are known
-// and answer with a medium error.
-func (b *Brick) lost(applied journal.LSN, ranges []journal.Range, log []logged, rec *Recovery) error {
-	known := make(map[journal.LSN]bool, len(log))
-	for i := range log {
-		known[log[i].lsn] = true
-	}
-	count := 0
-	for _, r := range ranges {
-		for l := max(r.From, applied+1); l <= r.To; l++ {
-			if known[l] {
-				continue
-			}
-			count++
-			if n := len(rec.Lost); n > 0 && rec.Lost[n-1].To+1 == l {
-				rec.Lost[n-1].To = l
-			} else {
-				rec.Lost = append(rec.Lost, LostRange{l, l})
-			}
-		}
-	}
-	if count == 0 {
-		return nil
-	}
-	b.o.Log.Error("acknowledged writes are lost: their records have rotted in the journal", "records", count, "ranges", rec.Lost, "accepted", b.o.AcceptLoss)
-	if b.o.AcceptLoss || b.o.HoldPrepared {
-		return nil
-	}
-	return &FormatError{ErrRotten, "journal",
-		fmt.Sprintf("%d acknowledged writes have rotted before they came home (records %d to %d), and which blocks they were is not known", count, rec.Lost[0].From, rec.Lost[len(rec.Lost)-1].To),
-		"restore the disks from a backup; or `petal serve --accept-loss` serves what those blocks held before"}
-}
-
-// readLog reads the heads of the records beyond the map, and the highest
-// watermarks that they carry.
-func (b *Brick) readLog(applied journal.LSN, rec *Recovery) (log []logged, committed, settled journal.LSN, err error) {
-	err = b.journal.Replay(applied+1, func(e journal.Entry) error {
-		r := logged{lsn: e.LSN, pos: e.Position}
+// readLog reads the heads of all records that the journal still has, and the
+// highest watermarks that they carry.
+func (b *Brick) readLog(applied journal.LSN, rec *Recovery) (log []logged, settled journal.LSN, err error) {
+	var committed journal.LSN
+	err = b.journal.Replay(1, func(e journal.Entry) error {
+		r := logged{lsn: e.LSN, pos: e.Position, rotten: e.Rotten}
 		if err := parseHead(e.Head, &r.head); err != nil {
+			if e.LSN <= applied {
+				return nil // its effect is in the map
+			}
 			return fmt.Errorf("record %d: %w", e.LSN, err)
 		}
-		if r.head.Type == typeWrite {
+		if r.head.Type.data() && e.LSN > applied {
 			r.crc = append([]uint32(nil), e.CRC...)
 			if len(r.crc) != blocks(r.head.Mask) {
 				return rotten("journal", "record %d has %d blocks for mask %#x", e.LSN, len(r.crc), r.head.Mask)
 			}
 		}
 		committed, settled = max(committed, r.head.Committed), max(settled, r.head.Settled)
+		if e.LSN > applied {
+			rec.Replayed++
+		}
 		log = append(log, r)
 		return nil
 	})
-	rec.Replayed = len(log)
-	return log, committed, settled, err
+	for i := range log {
+		r := &log[i]
+		h := &r.head
+		r.committed = !b.o.HoldPrepared || h.alone || !h.Type.ordered() || r.lsn <= max(committed, applied)
+		if s := h.stamp(); !r.committed && s != (placement.Stamp{}) {
+			l := b.lasts.find(h.Link, h.Bucket)
+			r.committed = l != nil && !l.Committed.Before(s)
+		}
+	}
+	return log, settled, err
 }
 
 // judge marks the records that do not count, newest first, and returns the torn
 // ones.
-func (b *Brick) judge(log []logged, settled journal.LSN, rec *Recovery) (torn []*logged, err error) {
+func (b *Brick) judge(log []logged, applied, settled journal.LSN, rec *Recovery) (torn []*logged, err error) {
 	void := map[journal.LSN]bool{}
 	dropped := map[placement.Family]bool{}
 	covered := map[placement.Key]placement.Mask{}
@@ -146,8 +147,12 @@ func (b *Brick) judge(log []logged, settled journal.LSN, rec *Recovery) (torn []
 		case h.Type == typeDrop:
 			dropped[h.Key.Family] = true
 			continue
+		case h.Type.control():
+			continue
 		case void[r.lsn] || dropped[h.Key.Family]:
 			r.void = true
+			continue
+		case r.lsn <= applied:
 			continue
 		}
 		cover := covered[h.Key]
@@ -156,7 +161,7 @@ func (b *Brick) judge(log []logged, settled journal.LSN, rec *Recovery) (torn []
 			case err != nil:
 				return nil, err
 			case cover == placement.Full:
-				r.void = true
+				r.void, r.covered = true, true
 				continue
 			case !ok:
 				r.void = true
@@ -165,7 +170,9 @@ func (b *Brick) judge(log []logged, settled journal.LSN, rec *Recovery) (torn []
 				continue
 			}
 		}
-		covered[h.Key] = cover | h.Mask
+		if h.Type.hides() && r.committed {
+			covered[h.Key] = cover | h.Mask
+		}
 	}
 	return torn, nil
 }
@@ -203,42 +210,91 @@ func (b *Brick) complete(r *logged, cover placement.Mask, settled journal.LSN, r
 }
 
 // readmit enters a record that counts into the pending index, as it was before
-// the crash.
-func (b *Brick) readmit(r *logged, committed journal.LSN, rec *Recovery) error {
-	if r.void {
-		return nil
-	}
+// the crash, and its stamp into the lasts.
+func (b *Brick) readmit(r *logged, applied, known journal.LSN, rec *Recovery) error {
 	h := &r.head
-	p := &pend{key: h.Key, mask: h.Mask, typ: h.Type, lsn: r.lsn, pos: r.pos, ext: h.Target, born: b.now()}
-	*b.order.at(r.lsn) = p
-	if h.Type == typeDrop {
-		p.state.Store(stateReady)
+	if r.lsn > known {
+		b.readmitStamp(r)
+	}
+	if r.committed && (!r.void || r.covered) && h.Type.ordered() {
+		rec.Recent = append(rec.Recent, r.recent())
+	}
+	if r.rotten && r.lsn > applied && !r.void {
+		rec.Rotten = append(rec.Rotten, r.recent())
+	}
+	if r.lsn <= applied || r.void && (!r.covered || h.Excluded == 0) {
 		return nil
 	}
+	if h.Type.control() {
+		p := b.control(h)
+		p.lsn.Store(uint64(r.lsn))
+		if p.typ == typeUnmark {
+			b.lasts.unmark(p, r.lsn)
+		}
+		p.state.Store(stateReady)
+		*b.order.at(r.lsn) = p
+		return nil
+	}
+	p := &pend{key: h.Key, mask: h.Mask, typ: h.Type, pos: r.pos, ext: h.Target, born: b.now(),
+		stamp: h.stamp(), last: b.lasts.get(h.Link, h.Bucket), excluded: h.Excluded}
+	if r.covered { // all that is left of it
+		p.typ, p.ext = typeMarks, 0
+	}
+	p.lsn.Store(uint64(r.lsn))
+	*b.order.at(r.lsn) = p
 	c := b.pending.shard(h.Key).get(h.Key)
-	switch h.Type {
-	case typeWrite:
+	switch {
+	case p.typ.data():
 		p.setSums(r.crc)
 		if !c.reserved {
 			c.reserved = true
 			b.alloc.force(1)
 		}
-	case typeExtent:
+	case p.typ == typeExtent:
 		p.setSums(h.Sum[:])
 		c.fulls++
 		if err := b.reclaim(p); err != nil {
 			return err
 		}
 	}
+	b.lasts.note(p)
 	p.state.Store(stateDurable | stateSettled)
-	if r.lsn > committed && b.o.HoldPrepared {
-		c.prepared++
+	c.admit(p)
+	if !r.committed {
 		rec.Prepared = append(rec.Prepared, b.prepared(p, h))
 		return nil
 	}
 	p.state.Store(stateReady)
-	p.older, c.newest = c.newest, p
+	c.commit(p)
 	return nil
+}
+
+// readmitStamp does to the lasts what the record did to them.
+func (b *Brick) readmitStamp(r *logged) {
+	h := &r.head
+	switch {
+	case h.Type == typeDiscard && h.Key.Family == 0:
+		b.forgetLasts(h.Link)
+	case h.Type.ordered() && (!r.void || r.covered) && h.stamp() != (placement.Stamp{}):
+		l := b.lasts.get(h.Link, h.Bucket)
+		if l.Durable.Before(h.stamp()) {
+			l.Durable = h.stamp()
+		}
+		if r.committed && l.Committed.Before(h.stamp()) {
+			l.Committed = h.stamp()
+		}
+		b.order.soil(l)
+	}
+}
+
+// recent tells of the record.
+func (r *logged) recent() Recent {
+	h := &r.head
+	kind := Write
+	if h.Type == typeZero {
+		kind = Zero
+	}
+	return Recent{Link: h.Link, Bucket: h.Bucket, Stamp: h.stamp(), Op: h.Op, Kind: kind, Key: h.Key, Mask: h.Mask, Excluded: h.Excluded, LSN: r.lsn}
 }
 
 // reclaim marks the extent of an extent-write as used, unless the map has.
@@ -252,15 +308,15 @@ func (b *Brick) reclaim(p *pend) error {
 		return err
 	}
 	if e.Kind != kindExtent || e.Extent != p.ext {
-		return rotten("journal", "record %d names extent %d, which something else uses", p.lsn, p.ext)
+		return rotten("journal", "record %d names extent %d, which something else uses", p.LSN(), p.ext)
 	}
 	return nil
 }
 
 // prepared makes the record that the caller is to decide about.
 func (b *Brick) prepared(p *pend, h *head) *Record {
-	r := &Record{Key: p.key, Mask: p.mask, Ver: h.Ver, Seq: h.Seq, Bucket: h.Bucket, Op: h.Op, Excluded: h.Excluded, b: b, p: p}
-	r.LSN, r.Position = p.lsn, p.pos
+	r := &Record{Key: p.key, Mask: p.mask, Link: h.Link, Ver: h.Ver, Seq: h.Seq, Bucket: h.Bucket, Op: h.Op, Excluded: h.Excluded, b: b, p: p}
+	r.LSN, r.Position = p.LSN(), p.pos
 	if p.typ == typeZero {
 		r.Kind = Zero
 	}

@@ -52,8 +52,9 @@ func (b *Brick) Provisioned(f placement.Family, lineage []placement.Node, c plac
 	return m, nil
 }
 
-// NextMapped returns the first chunk from one on that has data in the map or
-// committed and on its way there, at any node of the family. It may wait for the
+// NextMapped returns the first chunk from one on that has data, or blocks that
+// are missing, in the map or committed and on its way there, at any node of the
+// family. It may wait for the
 // disk.
 func (b *Brick) NextMapped(f placement.Family, from placement.Chunk) (placement.Chunk, bool, error) {
 	found, err := b.Mapped(f, from, maxChunk, make([]placement.Chunk, 0, 1))
@@ -63,8 +64,9 @@ func (b *Brick) NextMapped(f placement.Family, from placement.Chunk) (placement.
 	return found[0], true, nil
 }
 
-// Mapped appends the chunks from .. last that have data in the map or committed
-// and on its way there, at any node of the family: ascending, without
+// Mapped appends the chunks from .. last that have data, or blocks that are
+// missing, in the map or committed and on its way there, at any node of the
+// family: ascending, without
 // duplicates, until dst is full. Fewer mean that there are no more. It may wait
 // for the disk.
 func (b *Brick) Mapped(f placement.Family, from, last placement.Chunk, dst []placement.Chunk) ([]placement.Chunk, error) {
@@ -87,7 +89,7 @@ func (b *Brick) Mapped(f placement.Family, from, last placement.Chunk, dst []pla
 		if k.Chunk > last {
 			return past
 		}
-		if e.Valid == 0 {
+		if e.Valid|e.Missing == 0 {
 			return nil
 		}
 		for len(waiting) > 0 && waiting[0] <= k.Chunk {
@@ -130,10 +132,10 @@ func (x *pending) mapped(f placement.Family, from, last placement.Chunk) (found 
 // those under a zero record of the whole chunk do not.
 func (c *pchunk) writes() bool {
 	for p := c.newest; p != nil; p = p.older {
-		if p.typ != typeZero {
+		if p.typ.stores() || p.typ == typeMissing {
 			return true
 		}
-		if p.mask == placement.Full {
+		if p.typ == typeZero && p.mask == placement.Full {
 			return false
 		}
 	}

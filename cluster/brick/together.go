@@ -30,7 +30,7 @@ func (b *Brick) AppendAll(rs []*Record) error {
 	}
 	blocks := 0
 	for _, r := range rs {
-		if !r.valid() {
+		if r.local = 0; !r.valid() {
 			return syscall.EINVAL
 		}
 		if r.Kind == Write {
@@ -66,10 +66,11 @@ func (b *Brick) AppendAll(rs []*Record) error {
 // untake undoes take for records that were not appended, the last one first.
 func (b *Brick) untake(ps []*pend) {
 	for _, p := range slices.Backward(ps) {
+		b.lasts.unnote(p)
 		s := b.pending.shard(p.key)
 		s.mu.Lock()
 		c := s.chunks[p.key]
-		c.prepared--
+		c.close(p)
 		b.pending.drop(p)
 		if c.idle() {
 			if c.reserved {

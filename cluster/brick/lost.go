@@ -1,0 +1,160 @@
+package brick
+
+import (
+	"fmt"
+
+	"petal/journal"
+	"petal/placement"
+)
+
+// place of a bucket in maps.
+type bucketID struct {
+	link   LinkID
+	bucket placement.Bucket
+}
+
+// limits are stamps that buckets must not claim to have, nor any after them: of
+// records that were torn or are lost.
+type limits struct {
+	at map[bucketID]placement.Stamp
+}
+
+func newLimits() *limits { return &limits{map[bucketID]placement.Stamp{}} }
+
+func (x *limits) add(id bucketID, s placement.Stamp) {
+	if s == (placement.Stamp{}) {
+		return
+	}
+	if was, ok := x.at[id]; !ok || s.Before(was) {
+		x.at[id] = s
+	}
+}
+
+// beyond reports whether a stamp is at or behind the bucket's limit.
+func (x *limits) beyond(id bucketID, s placement.Stamp) bool {
+	at, ok := x.at[id]
+	return ok && s != (placement.Stamp{}) && !s.Before(at)
+}
+
+// impose cuts the lasts back to before the limits, in the map too: or the next
+// life would take them for complete when the journal tells no more of the gap.
+func (x *limits) impose(b *Brick) {
+	for id, at := range x.at {
+		l := b.lasts.get(id.link, id.bucket)
+		before := placement.Stamp{Ver: at.Ver, Seq: at.Seq - 1}
+		if at.Seq <= 1 { // the last of the version before is not known
+			before = placement.Stamp{}
+		}
+		if l.Committed.Before(at) && before.Before(l.Committed) {
+			before = l.Committed
+		}
+		if !l.Durable.Before(at) {
+			l.Durable = before
+		}
+		if !l.Committed.Before(at) {
+			l.Committed = before
+			b.order.soil(l)
+		}
+	}
+}
+
+// cutOrder undoes records in doubt that lie behind a torn or lost one of their
+// bucket, and returns them with the torn ones.
+func (b *Brick) cutOrder(log []logged, applied journal.LSN, torn []*logged, x *limits) []*logged {
+	if !b.o.HoldPrepared {
+		return torn
+	}
+	for _, r := range torn {
+		x.add(bucketID{r.head.Link, r.head.Bucket}, r.head.stamp())
+	}
+	for i := range log {
+		r := &log[i]
+		h := &r.head
+		if r.void || r.committed || r.lsn <= applied || !h.Type.ordered() || !x.beyond(bucketID{h.Link, h.Bucket}, h.stamp()) {
+			continue
+		}
+		r.void = true
+		torn = append(torn, r)
+	}
+	return torn
+}
+
+// lost finds the acknowledged records of which not even the head is left. What
+// they wrote is gone, and nobody can say which blocks that were: unless another
+// member of the link or the operator answers for it, the brick must not serve
+// the older data that it has in their place.
+//
+// A record whose head is sound is not lost in this sense: its blocks are known
+// and answer with a medium error.
+func (b *Brick) lost(applied journal.LSN, ranges []journal.Range, log []logged, x *limits, rec *Recovery) error {
+	known := make(map[journal.LSN]bool, len(log))
+	for i := range log {
+		known[log[i].lsn] = true
+	}
+	count := 0
+	for _, r := range ranges {
+		for l := max(r.From, applied+1); l <= r.To; l++ {
+			if known[l] {
+				continue
+			}
+			count++
+			if n := len(rec.Lost); n > 0 && rec.Lost[n-1].To+1 == l {
+				rec.Lost[n-1].To = l
+			} else {
+				rec.Lost = append(rec.Lost, LostRange{l, l})
+			}
+		}
+	}
+	if count == 0 {
+		return nil
+	}
+	b.o.Log.Error("acknowledged writes are lost: their records have rotted in the journal", "records", count, "ranges", rec.Lost, "accepted", b.o.AcceptLoss)
+	if b.o.HoldPrepared {
+		rec.LostUnknown = max(0, count-b.findGaps(log, x, rec))
+		return nil
+	}
+	if b.o.AcceptLoss {
+		return nil
+	}
+	return &FormatError{ErrRotten, "journal",
+		fmt.Sprintf("%d acknowledged writes have rotted before they came home (records %d to %d), and which blocks they were is not known", count, rec.Lost[0].From, rec.Lost[len(rec.Lost)-1].To),
+		"restore the disks from a backup; or `petal serve --accept-loss` serves what those blocks held before"}
+}
+
+// findGaps finds stamps that lost records must have had: the numbers of a version
+// have no gaps, and the map's last of a bucket has been here. It returns how many
+// that are.
+func (b *Brick) findGaps(log []logged, x *limits, rec *Recovery) (count int) {
+	seen := map[bucketID]placement.Stamp{}
+	gap := func(id bucketID, from, to placement.Stamp) {
+		if from.Ver != to.Ver || from.Seq >= to.Seq {
+			return
+		}
+		g := Gap{id.link, id.bucket, placement.Stamp{Ver: to.Ver, Seq: from.Seq + 1}, to}
+		rec.Gaps = append(rec.Gaps, g)
+		x.add(id, g.First)
+		count += int(to.Seq - from.Seq)
+	}
+	var order []bucketID
+	for i := range log {
+		h := &log[i].head
+		s := h.stamp()
+		if !h.Type.ordered() || s == (placement.Stamp{}) {
+			continue
+		}
+		id := bucketID{h.Link, h.Bucket}
+		was, ok := seen[id]
+		if !ok {
+			order = append(order, id)
+		} else {
+			gap(id, was, placement.Stamp{Ver: s.Ver, Seq: s.Seq - 1})
+		}
+		seen[id] = s
+	}
+	for _, id := range order {
+		if l := b.lasts.find(id.link, id.bucket); l != nil {
+			gap(id, seen[id], l.Committed)
+		}
+	}
+	return count
+}
