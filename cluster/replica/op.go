@@ -52,6 +52,9 @@ type Op struct {
 	From, To uint32
 	// VVer is that of the virtual disk which the asker has acted upon (R1).
 	VVer uint64
+	// Ver is the link's, as far as the asker knows; 0: it doesn't. A lower one than
+	// this server's is refused (Redirect), for a higher one the op waits a little.
+	Ver uint64
 	// Age is how long the op has been under way to here, at most (R13).
 	Age time.Duration
 
@@ -83,7 +86,7 @@ type Result struct {
 	//	Medium            Read, or the rest of a block: Bad can't be had from any
 	//	                  copy; Bufs holds zeros for them
 	//	Redirect          ask Head, or look at the state again if Head is 0
-	//	OldVVer           VVer is what this server has: look at the state again
+	//	OldVVer           VVerHere is what this server has: look at the state again
 	//	NotReady, NoLease, TooOld
 	//	                  try again, here or elsewhere
 	//	Canceled          by Cancel
@@ -98,8 +101,10 @@ type Result struct {
 	Bufs cache.Refs
 	Bad  placement.Mask
 	At   uint32
-	Head placement.Server
-	Ver  uint64 // of the link, with Redirect
+	// Head is whom to ask instead, 0 if unknown, and VerHere the link's version
+	// that this server goes by: with Redirect.
+	Head    placement.Server
+	VerHere uint64
 	// VVerHere is the virtual disk's VVer that this server has.
 	VVerHere uint64
 	// Load is the server's at the end, to choose the next copy by (DESIGN H).

@@ -18,16 +18,31 @@ type Store interface {
 	Commit(*brick.Record)
 	Abandon(*brick.Record, func(error))
 	Read(*brick.ReadOp)
+	ReadPrepared(*brick.Record, *brick.ReadOp)
+	Conflict(placement.Family, []placement.Node, placement.Chunk, placement.Mask) bool
 	Prefetch(placement.Family, []placement.Node, placement.Chunk)
 	Provisioned(placement.Family, []placement.Node, placement.Chunk) (placement.Mask, error)
 	Mapped(f placement.Family, from, last placement.Chunk, dst []placement.Chunk) ([]placement.Chunk, error)
 	Flush(func(error))
-	Usage(placement.Family) int64
 	Space() (used, avail, total uint64)
 	Failed() error
-}
+	UpdateSuper(func(*brick.Super) error) error
 
-var _ Store = (*brick.Brick)(nil)
+	Lasts(placement.LinkID, func(placement.Bucket, brick.Last))
+	AddMarks(placement.LinkID, placement.Members, []brick.Mark, func(error))
+	Marks(link placement.LinkID, m placement.Member, b placement.Bucket, from placement.Key, dst []brick.Mark) ([]brick.Mark, error)
+	DropMarks(link placement.LinkID, m placement.Member, b placement.Bucket, done func(error))
+	MarkCount(placement.LinkID, placement.Member) int64
+	AddMissing(link placement.LinkID, marks []brick.Mark, done func(error))
+	Missing(link placement.LinkID, from brick.Mark, dst []brick.Mark) ([]brick.Mark, error)
+	MissingCount(placement.LinkID) int64
+	AppendFill(*brick.Record) error
+	AppendRepair(*brick.Record) error
+	Keys(f placement.Family, b placement.Bucket, from placement.Key, dst []placement.Key) ([]placement.Key, error)
+	Families([]placement.Family) ([]placement.Family, error)
+	Sums(placement.Key, *brick.Sums) error
+	Discard(link placement.LinkID, buckets func(placement.Bucket) bool, families []placement.Family, done func(error))
+}
 
 // Transport carries messages to other servers. Send copies what it needs of m
 // before it returns; it never blocks, never calls back, and reports false if
@@ -55,6 +70,10 @@ type Config struct {
 	Propose func(Proposal)
 	Log     *slog.Logger // default: none
 
+	// Witness writes down, durably, under which Ver this server serves a link and
+	// whether it is the only one in sync (R14); default: in the brick's superblock.
+	Witness func(id placement.LinkID, ver uint64, solo bool) error
+
 	// LazyBytes bounds the memory of writes that were acknowledged before they
 	// are durable; default 64 MiB. Beyond it writes wait for the disk.
 	LazyBytes int64
@@ -81,11 +100,15 @@ const (
 	// Filled: Member, this server, misses no block any more.
 	Filled
 	// Complain: the head has not been able to replicate to Member for
-	// Times.Complain (DESIGN A.2).
+	// Times.Complain (DESIGN A.2); of itself: its disk has failed.
 	Complain
+	// Reopen: this server's lease had lapsed (R5) and is back: a new Ver.
+	Reopen
+	// Fenced: this server has stopped serving, as it was asked to.
+	Fenced
 )
 
-var proposalNames = [...]string{Rejoined: "rejoined", Filled: "filled", Complain: "complain"}
+var proposalNames = [...]string{Rejoined: "rejoined", Filled: "filled", Complain: "complain", Reopen: "reopen", Fenced: "fenced"}
 
 func (k ProposalKind) String() string {
 	if int(k) < len(proposalNames) && proposalNames[k] != "" {
@@ -125,69 +148,25 @@ type LinkStatus struct {
 	Since    time.Duration // of Ver, on the Clock
 }
 
-// Server is the member side of all links of one server.
-type Server struct {
-	c Config
+func (c *Config) setDefaults() {
+	if c.LazyBytes == 0 {
+		c.LazyBytes = 64 << 20
+	}
+	if c.FillRate == 0 {
+		c.FillRate = 50 << 20
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Transport == nil {
+		c.Transport = nowhere{}
+	}
+	if c.Propose == nil {
+		c.Propose = func(Proposal) {}
+	}
 }
 
-// New returns a Server that serves nothing until Apply and SetLease have told
-// it what is agreed. It takes over what is in Config.Recovery.
-func New(c Config) *Server { return &Server{c: c} }
+// nowhere is the transport of a server that has no others.
+type nowhere struct{}
 
-// Do carries out an operation; op.Done tells how it ended.
-func (s *Server) Do(op *Op) {
-	op.Result = Result{Status: wire.NotReady}
-	op.Done(op)
-}
-
-// Cancel ends the operation id on a chunk for good (R12). done gets OK: it had
-// taken effect or will have before done is called; Canceled: it never did and
-// never will, here or on any other member; else NotReady, NoLease or Redirect
-// with the server to ask instead: nothing is known.
-func (s *Server) Cancel(id placement.OpID, key placement.Key, done func(st wire.Status, head placement.Server)) {
-	done(wire.NotReady, 0)
-}
-
-// Receive takes a message of another server, of the kinds of the classes
-// replicate, request and background, that a member is asked. It does not keep
-// m; replies to a coordinator (Reply, CancelReply, MappedReply, FlushReply) are
-// not for it.
-func (s *Server) Receive(from placement.Server, incarnation uint64, m *wire.Message) {}
-
-// Up tells that messages can be sent to a server's process, Down that what was
-// under way to it and from it is lost. They alternate; Up comes before any
-// message of the connection, Down after the last.
-func (s *Server) Up(peer placement.Server, incarnation uint64) {}
-
-// Down: see Up.
-func (s *Server) Down(peer placement.Server) {}
-
-// SetLease tells until when this server holds a lease, and the raft index from
-// which on that counts (R5); until 0: it has none.
-func (s *Server) SetLease(until time.Duration, index uint64) {}
-
-// Barrier calls done when no operation on the virtual disk at (family, node)
-// that was admitted under a VVer below vver can newly take effect through this
-// server: it refuses them from its Apply of vver on, and those that it had
-// admitted are committed. done gets the gmap's links that this server is a
-// member of, with the Ver under which that holds. It is called once, or never
-// if the cluster's state moves on first.
-func (s *Server) Barrier(family placement.Family, node placement.Node, vver uint64, done func([]LinkVer)) {
-}
-
-// Mapped calls done with the chunks of a link from..last, at most max, that
-// hold data of the family or miss some, in ascending order. The status is
-// Do's of a Read.
-func (s *Server) Mapped(link placement.LinkID, key placement.Key, last placement.Chunk, max int, done func([]MappedChunk, wire.Status)) {
-	done(nil, wire.NotReady)
-}
-
-// Flush calls done when everything that this server has acknowledged is durable
-// on its disk, or with the reason why it never will be.
-func (s *Server) Flush(done func(error)) { s.c.Store.Flush(done) }
-
-// Status returns how each link of this server is, in order of LinkID.
-func (s *Server) Status() []LinkStatus { return nil }
-
-// SetFillRate changes Config.FillRate.
-func (s *Server) SetFillRate(bytesPerSecond int64) {}
+func (nowhere) Send(placement.Server, *wire.Message) bool { return false }

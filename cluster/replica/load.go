@@ -1,0 +1,217 @@
+package replica
+
+import (
+	"errors"
+	"time"
+
+	"petal/cluster/brick"
+	"petal/cluster/cache"
+	"petal/cluster/link"
+	"petal/cluster/wire"
+	"petal/placement"
+)
+
+// loader reads whole blocks of a task's chunk: for a Read, or what a small
+// write leaves of its blocks. What this server lacks or can't read, its head
+// gets from another member in sync; any other member sends the reader to the
+// head.
+//
+//	MayRead -> brick -> StillMayRead -> then
+//	   ^         |            |
+//	   |         '-- lacking: fetch from others, one after another
+//	   '----------------------' no: the link has changed under it
+type loader struct {
+	t    *task
+	rd   brick.ReadOp
+	then func(*task)
+
+	ver  uint64            // under which MayRead said yes
+	head bool              // this server was head then
+	lack placement.Mask    // still to be had from elsewhere
+	left placement.Members // who has not been asked yet
+	got  [placement.BlocksPerChunk]block
+}
+
+func (x *loader) init(t *task) {
+	x.t = t
+	x.rd.Done = func(*brick.ReadOp) { x.read() }
+}
+
+func (x *loader) reset() {
+	x.rd.Bufs.Release()
+	x.forget()
+	x.rd.Lineage, x.rd.Err, x.then = nil, nil, nil
+}
+
+// start reads count blocks from first on and calls then with the blocks in
+// rd.Bufs, unless it has refused the task.
+func (x *loader) start(first, count int, then func(*task)) {
+	x.rd.First, x.rd.Count, x.then = first, count, then
+	x.again()
+}
+
+func (x *loader) mask() placement.Mask { return placement.Span(x.rd.First, x.rd.Count) }
+
+func (x *loader) again() {
+	t := x.t
+	now := t.s.now()
+	if st := t.fresh(now); st != wire.OK {
+		t.refuse(st)
+		return
+	}
+	t.l.lock()
+	st := x.allowed(now)
+	t.l.unlock()
+	switch st {
+	case wire.OK:
+		op := t.op
+		x.rd.Family, x.rd.Lineage, x.rd.Chunk = op.Key.Family, t.d.lineage, op.Key.Chunk
+		t.s.load.begin()
+		t.s.c.Store.Read(&x.rd)
+	case admitted: // parked
+	case done:
+		t.refuse(wire.OK)
+	default:
+		t.refuse(st)
+	}
+}
+
+// allowed asks whether the task may read now (R4, R5). Before it writes, it must
+// be head, since what it reads becomes part of what it writes: and a head that
+// serves has all that was ever committed (R10).
+func (x *loader) allowed(now time.Duration) wire.Status {
+	t, l := x.t, x.t.l
+	write := t.op.Kind != Read
+	if t.ver != l.ver && (write || t.ver > l.ver) || t.stale() {
+		return wire.NotReady
+	}
+	if write && t.op.Again && l.past.did(t.op.ID) {
+		return done
+	}
+	x.ver, x.head = l.ver, l.m.Head()
+	conflict := !x.head && l.s.c.Store.Conflict(t.op.Key.Family, t.d.lineage, t.op.Key.Chunk, x.mask())
+	switch verdict := l.m.MayRead(t.bucket, conflict, now); {
+	case verdict == link.Serve && write && !x.head:
+		return wire.Redirect
+	case verdict == link.Serve:
+		return wire.OK
+	case verdict == link.NotOpen:
+		return l.park(t, func(t *task) { t.load.again() }, now)
+	default:
+		return l.status(verdict)
+	}
+}
+
+// read goes on when the brick has answered.
+func (x *loader) read() {
+	t := x.t
+	t.s.load.end()
+	err := x.rd.Err
+	if err == nil {
+		x.finish()
+		return
+	}
+	lack := x.rd.Missing
+	var medium *brick.MediumError
+	if errors.As(err, &medium) {
+		lack |= medium.Blocks
+	} else if !errors.Is(err, brick.ErrElsewhere) {
+		t.refuse(t.s.fault(err))
+		return
+	}
+	x.lack = lack & x.mask()
+	if medium != nil {
+		t.l.repair(placement.Key{Family: t.op.Key.Family, Node: t.op.Key.Node, Chunk: t.op.Key.Chunk}, medium.Blocks)
+	}
+	if !x.head {
+		t.refuse(wire.Redirect)
+		return
+	}
+	x.left = t.l.others()
+	x.fetch()
+}
+
+// fetch asks the next member for what is lacking.
+func (x *loader) fetch() {
+	t := x.t
+	if x.lack == 0 {
+		x.merge()
+		x.finish()
+		return
+	}
+	if x.left == 0 {
+		x.short()
+		return
+	}
+	m := x.left.First()
+	x.left = x.left.Without(m)
+	t.l.fetch(m, t.op.Key, x.lack, false, func(f *fetch) {
+		x.lack &^= f.keep(&x.got)
+		if f.status == wire.NotReady && !t.s.closed.Load() { // a record of these blocks is in doubt there: a moment
+			x.left = x.left.With(m)
+		}
+		x.fetch()
+	})
+}
+
+// short ends a read some of whose blocks can't be had. Bad ones are said to be
+// so only if everyone that may have them has been asked.
+func (x *loader) short() {
+	t := x.t
+	if t.l.away() || x.rd.Missing&x.lack != 0 {
+		t.refuse(wire.NotReady)
+		return
+	}
+	t.op.Bad = x.lack
+	if t.op.Kind == Read {
+		x.merge()
+		t.op.Bufs, x.rd.Bufs = x.rd.Bufs, t.op.Bufs
+	}
+	t.refuse(wire.Medium)
+}
+
+// merge puts what was fetched in the place of what was lacking.
+func (x *loader) merge() {
+	old := x.rd.Bufs
+	var bufs cache.Refs
+	i := x.rd.First
+	for _, r := range old {
+		for off := 0; off < r.Len; off += placement.BlockSize {
+			if b := &x.got[i]; b.buf != nil {
+				bufs.Add(b.buf, b.off, placement.BlockSize)
+			} else {
+				bufs.Add(r.Buf, r.Off+off, placement.BlockSize)
+			}
+			i++
+		}
+	}
+	old.Release()
+	x.rd.Bufs = bufs
+	x.forget()
+}
+
+func (x *loader) forget() {
+	for i := range x.got {
+		if x.got[i].buf != nil {
+			x.got[i].buf.Release()
+			x.got[i] = block{}
+		}
+	}
+	x.lack, x.left = 0, 0
+}
+
+// finish gives the task what was read, if it may be used still (R5).
+func (x *loader) finish() {
+	t := x.t
+	now := t.s.now()
+	t.l.lock()
+	ok := t.l.m.StillMayRead(x.ver, now)
+	t.l.unlock()
+	if !ok {
+		x.rd.Bufs.Release()
+		x.again()
+		return
+	}
+	x.rd.Lineage = nil
+	x.then(t)
+}

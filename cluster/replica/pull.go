@@ -1,0 +1,236 @@
+package replica
+
+import (
+	"time"
+
+	"petal/cluster/brick"
+	"petal/cluster/link"
+	"petal/cluster/wire"
+	"petal/placement"
+)
+
+// puller copies what this server misses of a link from the other members, in the
+// background (R9): bounded in flight and in bytes per second. When nothing is
+// missing any more, that is proposed.
+type puller struct {
+	l       *seat
+	next    brick.Mark // go on behind it
+	list    []brick.Mark
+	flying  int
+	listing bool
+	filled  uint64 // proposed for this ver
+	asleep  bool   // a timer will wake it
+	copied  uint64 // blocks, since the last rejoin
+	left    uint64
+	rate    rateMeter
+	failed  int // of the present pass: marks that nobody could give
+}
+
+const (
+	pullWindow = 8   // chunks in flight
+	pullBatch  = 256 // marks listed at a time
+	pullRetry  = 500 * time.Millisecond
+)
+
+func (p *puller) init(l *seat) { p.l = l }
+
+// wake goes on, if there is anything to do. The mutex is held.
+func (p *puller) wake() {
+	l := p.l
+	if l.m.State() != link.Open || !l.filling.Has(l.self) {
+		p.list, p.next = nil, brick.Mark{}
+		return
+	}
+	for p.flying < pullWindow && !p.asleep {
+		if len(p.list) == 0 {
+			p.more()
+			return
+		}
+		sources := l.sources()
+		if sources == 0 {
+			return // a peer that comes up wakes it
+		}
+		if wait := l.s.fill.take(l.s.now(), chunkBytes(p.list[0].Mask)); wait > 0 {
+			p.sleep(wait)
+			return
+		}
+		m := p.list[0]
+		p.list = p.list[1:]
+		p.pull(m, sources)
+	}
+}
+
+// more lists what is missing.
+func (p *puller) more() {
+	if p.listing || p.flying > 0 {
+		return // the list is made when all of the last is dealt with
+	}
+	p.listing = true
+	l, from := p.l, p.next
+	l.later = append(l.later, func() {
+		list, err := l.s.c.Store.Missing(l.id, from, make([]brick.Mark, 0, pullBatch))
+		left := l.s.c.Store.MissingCount(l.id)
+		l.lock()
+		p.listing, p.list, p.left = false, list, uint64(max(0, left))
+		switch {
+		case err != nil:
+			p.sleep(pullRetry)
+		case len(list) > 0:
+			p.next = list[len(list)-1]
+			p.wake()
+		case from != (brick.Mark{}): // once more from the beginning
+			p.next = brick.Mark{}
+			if p.failed > 0 {
+				p.failed = 0
+				p.sleep(pullRetry)
+			} else {
+				p.wake()
+			}
+		default:
+			p.done()
+		}
+		l.unlock()
+	})
+}
+
+// done proposes that this member is filled. It comes back until that shows.
+func (p *puller) done() {
+	l := p.l
+	p.left = 0
+	prop := Proposal{Kind: Filled, Link: l.id, Member: l.self, Ver: l.ver}
+	l.later = append(l.later, func() { l.s.c.Propose(prop) })
+	p.sleep(pullRetry)
+}
+
+func (p *puller) sleep(d time.Duration) {
+	if p.asleep {
+		return
+	}
+	p.asleep = true
+	l := p.l
+	l.s.c.Clock.AfterFunc(d, func() {
+		l.lock()
+		p.asleep = false
+		if !l.s.closed.Load() {
+			p.wake()
+		}
+		l.unlock()
+	})
+}
+
+// pull copies one chunk's missing blocks. The mutex is held.
+func (p *puller) pull(m brick.Mark, sources placement.Members) {
+	p.flying++
+	l := p.l
+	head := l.m.Config().Head
+	from := sources.First()
+	if sources.Has(head) {
+		from = head // no other member is less likely to miss it, too
+	}
+	ver := l.ver
+	l.ask(&fetch{l: l, to: from, key: m.Key, mask: m.Mask, bare: true, done: func(f *fetch) {
+		if f.status != wire.OK || f.bad != 0 {
+			if rest := sources.Without(from); rest != 0 && f.status != wire.NotReady {
+				l.lock()
+				p.flying--
+				p.pull(m, rest)
+				l.unlock()
+				return
+			}
+		}
+		p.got(m, f, ver)
+	}})
+}
+
+// got appends what was fetched. It counts only under the ver under which it was
+// asked for: a later cut may have made blocks missing again.
+func (p *puller) got(m brick.Mark, f *fetch, ver uint64) {
+	l := p.l
+	l.lock()
+	p.flying--
+	if f.status != wire.OK || ver != l.ver || l.m.State() != link.Open {
+		p.failed++
+		p.wake()
+		l.unlock()
+		return
+	}
+	if f.bad != 0 {
+		p.failed++
+	}
+	there := f.data | f.zeros
+	p.fill(m, brick.Write, f.data, f)
+	p.fill(m, brick.Zero, f.zeros, f)
+	p.fill(m, brick.Absent, m.Mask&^there&^f.bad, f)
+	p.wake()
+	l.unlock()
+}
+
+// fill appends blocks of one kind. The mutex is held.
+func (p *puller) fill(m brick.Mark, kind brick.Kind, mask placement.Mask, f *fetch) {
+	if mask == 0 {
+		return
+	}
+	l := p.l
+	r := &brick.Record{Kind: kind, Key: m.Key, Mask: mask, Link: l.id, Bucket: m.Bucket}
+	if kind == brick.Write {
+		r.Buf = l.s.whole(f.refs, 0, blocks(mask)*placement.BlockSize)
+		r.Sum = f.sum
+	}
+	p.flying++
+	r.Done = func(_ *brick.Record, err error) {
+		if r.Buf != nil {
+			r.Buf.Release()
+		}
+		l.call(func() {
+			p.flying--
+			if err == nil {
+				p.copied += uint64(blocks(mask))
+				p.left -= min(p.left, uint64(blocks(mask)))
+				p.rate.add(l.s.now(), uint64(blocks(mask))*placement.BlockSize)
+			}
+			p.wake()
+		})
+	}
+	if err := l.s.c.Store.AppendFill(r); err != nil {
+		p.flying--
+		p.failed++
+		if r.Buf != nil {
+			r.Buf.Release()
+		}
+	}
+}
+
+// repair gets blocks that can't be read here from another member and puts them
+// back (DESIGN D.5). It never changes what a block is: the brick takes only what
+// has the checksum that it knows.
+func (l *seat) repair(key placement.Key, bad placement.Mask) {
+	l.lock()
+	defer l.unlock()
+	sources := l.sources()
+	if sources == 0 || l.m.State() != link.Open || l.repairs >= repairsMax {
+		return
+	}
+	l.repairs++
+	l.ask(&fetch{l: l, to: sources.First(), key: key, mask: bad, bare: true, done: func(f *fetch) {
+		if f.status != wire.OK || f.data == 0 {
+			l.call(func() { l.repairs-- })
+			return
+		}
+		r := &brick.Record{Kind: brick.Write, Key: key, Mask: f.data, Link: l.id, Bucket: placement.BucketOf(key.Family, key.Chunk), Sum: f.sum}
+		r.Buf = l.s.whole(f.refs, 0, blocks(f.data)*placement.BlockSize)
+		r.Done = func(_ *brick.Record, err error) {
+			r.Buf.Release()
+			if err == nil {
+				l.s.repaired.Add(uint64(blocks(f.data)))
+			}
+			l.call(func() { l.repairs-- })
+		}
+		if err := l.s.c.Store.AppendRepair(r); err != nil {
+			r.Buf.Release()
+			l.call(func() { l.repairs-- })
+		}
+	}})
+}
+
+// repairsMax bounds how many chunks of a link are repaired at a time.
+const repairsMax = 16

@@ -1,0 +1,272 @@
+package replica
+
+import (
+	"slices"
+
+	"petal/cluster/brick"
+	"petal/cluster/link"
+	"petal/cluster/wire"
+	"petal/placement"
+)
+
+// marksMax is how many marks go into one message and one record of the brick.
+const marksMax = 4096
+
+// mark makes it durable that members lack a record although its own journal
+// record does not say so (R7, R8).
+func (l *seat) mark(r link.Record, members placement.Members) {
+	rec := l.tasks[r.Ref-1].rec
+	l.s.c.Store.AddMarks(l.id, members, []brick.Mark{markOf(rec)}, func(err error) {
+		if err != nil {
+			return // the brick has failed; so will the record's link
+		}
+		l.post(link.Event{Kind: link.EventMarked, Rec: r})
+	})
+}
+
+func markOf(r *brick.Record) brick.Mark {
+	return brick.Mark{Key: r.Key, Bucket: r.Bucket, Mask: r.Mask}
+}
+
+// discardTail gives up records of a member that is out of sync (R9): first
+// their blocks are missing, durably; then the records are void, the last of a
+// bucket first; then the machine is told. The mutex is held.
+func (l *seat) discardTail(tail []link.Record) {
+	for len(tail) > 0 {
+		n := min(len(tail), marksMax)
+		part := append([]link.Record(nil), tail[:n]...)
+		tail = tail[n:]
+		left := n
+		for _, r := range part {
+			rec := l.tasks[r.Ref-1].rec
+			l.s.c.Store.AddMissing(l.id, []brick.Mark{markOf(rec)}, func(err error) {
+				if err != nil {
+					return
+				}
+				l.call(func() {
+					if left--; left == 0 {
+						l.void(part)
+					}
+				})
+			})
+		}
+	}
+}
+
+// void abandons records, the last first. The mutex is held.
+func (l *seat) void(part []link.Record) {
+	for i := len(part) - 1; i >= 0; i-- {
+		r := part[i]
+		t := l.leave(r.Ref)
+		l.s.c.Store.Abandon(t.rec, func(err error) {
+			l.call(func() {
+				t.result = wire.Redirect
+				l.over.push(t)
+				if err == nil {
+					l.step(&link.Event{Kind: link.EventDiscarded, Rec: r})
+				}
+			})
+		})
+	}
+}
+
+// sendCut sends what a member lacks of a bucket (R9): its marks, and what was
+// committed since its last stamp; everything, if that is not known any more or
+// the member has nothing of worth. Nothing of the bucket is in flight, and
+// nothing is admitted until the machine hears that it is sent.
+func (l *seat) sendCut(e link.Effect) {
+	var marks []brick.Mark
+	known := !l.blank.Has(e.Member) && l.past.since(e.Bucket, e.Prev, e.Stamp, func(p *past) {
+		marks = append(marks, brick.Mark{Key: p.key, Bucket: p.bucket, Mask: p.mask})
+	})
+	l.later = append(l.later, func() {
+		var err error
+		if known {
+			marks, err = l.marked(e.Member, e.Bucket, marks)
+		} else {
+			marks, err = l.everything(e.Bucket)
+		}
+		if err == nil && l.sendMarks(&e, marks) {
+			l.post(link.Event{Kind: link.EventCutSent, Member: e.Member, Bucket: e.Bucket, Session: e.Session})
+		}
+	})
+}
+
+// marked appends the brick's marks of a bucket for a member.
+func (l *seat) marked(to placement.Member, bucket placement.Bucket, marks []brick.Mark) ([]brick.Mark, error) {
+	var from placement.Key
+	dst := make([]brick.Mark, 0, 256)
+	for {
+		got, err := l.s.c.Store.Marks(l.id, to, bucket, from, dst[:0])
+		if err != nil {
+			return nil, err
+		}
+		marks = append(marks, got...)
+		if len(got) < cap(dst) {
+			return marks, nil
+		}
+		from = got[len(got)-1].Key
+	}
+}
+
+// everything is all blocks of the chunks of a bucket that this server has
+// anything of, but for those that it misses itself.
+func (l *seat) everything(bucket placement.Bucket) (marks []brick.Mark, err error) {
+	dst := make([]placement.Key, 0, 256)
+	families, err := l.s.c.Store.Families(nil)
+	for _, f := range families {
+		if !l.s.belongs(f, l.id) {
+			continue
+		}
+		var from placement.Key
+		for {
+			got, err := l.s.c.Store.Keys(f, bucket, from, dst[:0])
+			if err != nil {
+				return nil, err
+			}
+			for _, k := range got {
+				var sums brick.Sums
+				if err := l.s.c.Store.Sums(k, &sums); err != nil {
+					return nil, err
+				}
+				if mask := placement.Full &^ sums.Missing; mask != 0 {
+					marks = append(marks, brick.Mark{Key: k, Bucket: bucket, Mask: mask})
+				}
+			}
+			if len(got) < cap(dst) {
+				break
+			}
+			from = got[len(got)-1]
+		}
+	}
+	return marks, err
+}
+
+// belongs reports whether a family's chunks are spread by the link's gmap.
+func (s *Server) belongs(f placement.Family, id placement.LinkID) bool {
+	return s.view.Load().families[f] == id.GMap
+}
+
+// sendMarks sends a Cut in as many parts as it needs.
+func (l *seat) sendMarks(e *link.Effect, marks []brick.Mark) bool {
+	l.lock()
+	defer l.unlock()
+	msg := link.Msg{Kind: link.MsgCut, Ver: e.Ver, Bucket: e.Bucket, Stamp: e.Stamp, Session: e.Session}
+	for first := true; first || len(marks) > 0; first = false {
+		n := min(len(marks), marksMax)
+		part := marks[:n]
+		marks = marks[n:]
+		msg.First, msg.Last = first, len(marks) == 0
+		m := l.message(&msg)
+		for _, x := range part {
+			l.body = wire.AppendMark(l.body, wire.Mark{Key: x.Key, Mask: x.Mask})
+		}
+		m.Body = l.body
+		if !l.post1(e.Member, m) {
+			return false
+		}
+	}
+	return true
+}
+
+// cut takes a part of what this server lacks of a bucket.
+func (l *seat) cut(from placement.Member, m *wire.Message) {
+	var msg link.Msg
+	var marks []brick.Mark
+	err := wire.ParseMarks(m.Body, func(x wire.Mark) bool {
+		marks = append(marks, brick.Mark{Key: x.Key, Bucket: m.Bucket, Mask: x.Mask})
+		return placement.BucketOf(x.Key.Family, x.Key.Chunk) == m.Bucket && len(marks) <= marksMax
+	})
+	for _, x := range marks {
+		if err != nil || len(marks) > marksMax || placement.BucketOf(x.Key.Family, x.Key.Chunk) != m.Bucket {
+			return
+		}
+	}
+	l.lock()
+	l.parse(m, &msg)
+	l.cutMarks = marks
+	l.step(&link.Event{Kind: link.EventMessage, Member: from, Msg: &msg})
+	l.cutMarks = nil
+	l.unlock()
+}
+
+// storeCut makes the marks in hand missing blocks. With the last part the
+// bucket's last record is the cut's.
+func (l *seat) storeCut(e *link.Effect) {
+	bucket, last := e.Bucket, placement.Stamp{}
+	if e.Last {
+		last = e.Stamp
+		l.past.begin(bucket, last)
+	}
+	l.s.c.Store.AddMissing(l.id, l.cutMarks, func(err error) {
+		if err != nil {
+			l.call(func() { l.fail(err) })
+		} else if last != (placement.Stamp{}) {
+			l.post(link.Event{Kind: link.EventCutStored, Bucket: bucket})
+		}
+	})
+}
+
+// fail tells the machine that this server's disk has not taken a record, and
+// whoever waits that it is not known what becomes of it. The mutex is held.
+func (l *seat) fail(err error) {
+	l.s.c.Log.Error("the disk fails the link", "link", l.id, "error", err)
+	for _, t := range l.tasks {
+		if t == nil || t.op == nil || t.shown {
+			continue
+		}
+		op := t.op
+		t.op = nil
+		l.later = append(l.later, func() { l.s.end(op, wire.Failed) })
+	}
+	l.step(&link.Event{Kind: link.EventDurable, Failed: true})
+}
+
+// dropMarks forgets marks that a member needs no more.
+func (l *seat) dropMarks(e *link.Effect) {
+	if l.s.c.Store.MarkCount(l.id, e.Member) == 0 {
+		return
+	}
+	for b := range placement.Bucket(placement.Buckets) {
+		l.s.c.Store.DropMarks(l.id, e.Member, b, func(error) {})
+	}
+}
+
+// discardAll throws away what this server has of a link: its disk was set back
+// or replaced, or another copy was declared to be the right one (R14). Only then
+// is the machine told of the configuration. The mutex is held.
+func (l *seat) discardAll(v *linkView, index uint64) {
+	if l.discarding == v.config.Ver {
+		return
+	}
+	l.discarding = v.config.Ver
+	c := *v
+	l.later = append(l.later, func() {
+		l.s.c.Store.Discard(l.id, l.s.bucketsOf(l.id), l.s.familiesOf(l.id), func(err error) {
+			if err != nil {
+				return // the brick has failed
+			}
+			l.call(func() {
+				l.blankAt = c.config.Ver
+				l.configured(&c, index)
+			})
+		})
+	})
+}
+
+// bucketsOf says which buckets are a link's.
+func (s *Server) bucketsOf(id placement.LinkID) func(placement.Bucket) bool {
+	g := s.view.Load().gmaps[id.GMap]
+	return func(b placement.Bucket) bool { return g != nil && g.LinkOf(b) == id }
+}
+
+// familiesOf returns the families whose chunks a link has a part of.
+func (s *Server) familiesOf(id placement.LinkID) (out []placement.Family) {
+	for f, g := range s.view.Load().families {
+		if g == id.GMap {
+			out = append(out, f)
+		}
+	}
+	slices.Sort(out)
+	return out
+}

@@ -1,0 +1,74 @@
+package replica
+
+import (
+	"petal/cluster/brick"
+	"petal/cluster/link"
+	"petal/cluster/wire"
+	"petal/placement"
+)
+
+// Status returns how each link of this server is, in order of LinkID.
+func (s *Server) Status() []LinkStatus {
+	var out []LinkStatus
+	for _, l := range s.all() {
+		out = append(out, l.status0())
+	}
+	return out
+}
+
+func (l *seat) status0() LinkStatus {
+	l.lock()
+	defer l.unlock()
+	now := l.s.now()
+	l.pulls.rate.roll(now)
+	st := LinkStatus{
+		Link: l.id, Members: l.servers, Self: l.self, Config: l.m.Config(), Filling: l.filling,
+		Serving: l.mayServe(now, false) == wire.OK, State: l.m.State().String(), InFlight: l.used,
+		Missing: l.pulls.left, Copied: l.pulls.copied, Rate: l.pulls.rate.last, Joining: -1, Since: l.since,
+	}
+	for m := range l.servers {
+		if m := placement.Member(m); !l.m.Config().InSync.Has(m) {
+			st.Marks += uint64(max(0, l.s.c.Store.MarkCount(l.id, m)))
+		}
+	}
+	if l.m.State() != link.Open || !l.filling.Has(l.self) {
+		st.Missing = uint64(max(0, l.s.c.Store.MissingCount(l.id)))
+	}
+	return st
+}
+
+// Load is how busy this server is, as it tells others.
+func (s *Server) Load() (l wire.Load) {
+	s.load.fill(&l)
+	return l
+}
+
+// Damaged and Repaired count messages whose data did not match their checksums,
+// and blocks that were bad here and were put back from another member.
+func (s *Server) Damaged() uint64  { return s.damaged.Load() }
+func (s *Server) Repaired() uint64 { return s.repaired.Load() }
+
+// SetFillRate changes Config.FillRate.
+func (s *Server) SetFillRate(bytesPerSecond int64) { s.fill.set(bytesPerSecond) }
+
+// Close stops what the server would do by itself. Operations in flight are not
+// waited for; none may begin any more.
+func (s *Server) Close() { s.closed.Store(true) }
+
+// Prefetch reads a chunk into the cache, if there is nothing better to do.
+func (s *Server) Prefetch(key placement.Key) {
+	if d := s.view.Load().disk(key); d != nil && d.seat(placement.BucketOf(key.Family, key.Chunk)) != nil {
+		s.c.Store.Prefetch(key.Family, d.lineage, key.Chunk)
+	}
+}
+
+// witness notes a link's version in the brick's superblock (R14).
+func (s *Server) witness(id placement.LinkID, ver uint64, solo bool) error {
+	if s.c.Witness != nil {
+		return s.c.Witness(id, ver, solo)
+	}
+	return s.c.Store.UpdateSuper(func(x *brick.Super) error {
+		x.Links[id] = brick.LinkMark{Ver: ver, Solo: solo}
+		return nil
+	})
+}
