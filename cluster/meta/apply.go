@@ -201,9 +201,7 @@ func (n *State) deleteDisk(c *metapb.DeleteDisk) error {
 	return nil
 }
 
-// familyFreed notes that a server has freed its part of a dropped family. With
-// the last one of those that are still members the family is gone, and with the
-// last family its placement.
+// familyFreed notes that a server has freed its part of a dropped family.
 func (n *State) familyFreed(c *metapb.FamilyFreed) error {
 	old := n.families[placement.Family(c.Family)]
 	if old == nil || !old.Dropped {
@@ -222,14 +220,20 @@ func (n *State) familyFreed(c *metapb.FamilyFreed) error {
 		f.Freed = slices.Insert(slices.Clone(f.Freed), at, who)
 	}
 	n.families[f.ID] = &f
-	for _, id := range g.Ring {
+	n.dropFreed(&f)
+	return nil
+}
+
+// dropFreed forgets a dropped family that no member has anything of, and its
+// placement with it if it was the last.
+func (n *State) dropFreed(f *Family) {
+	for _, id := range n.gmaps[f.GMap].Ring {
 		if n.servers[id] != nil && !slices.Contains(f.Freed, id) {
-			return nil
+			return
 		}
 	}
 	delete(n.families, f.ID)
-	n.dropGMap(g.ID)
-	return nil
+	n.dropGMap(f.GMap)
 }
 
 func (n *State) createTarget(name string) error {

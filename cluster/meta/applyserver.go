@@ -129,6 +129,9 @@ func (n *State) join(c *metapb.Join) error {
 		return refuse(ErrExists, thing, fmt.Sprintf("it is server %d of this cluster", old.ID),
 			"give the newcomer another name, or remove the old one first: `petal node remove`")
 	}
+	if n.nextServer > maxServers {
+		return refuse(ErrInUse, thing, fmt.Sprintf("the cluster has had %d servers", maxServers), "begin another cluster: numbers of servers are not used again")
+	}
 	if err := n.addressesFree(old, c.Addresses); err != nil {
 		return err
 	}
@@ -285,6 +288,11 @@ func (n *State) forget() {
 			delete(n.servers, v.ID)
 			delete(n.sessions, v.ID)
 			n.event("member", v.ID, "server %s is no longer a member", v.Name)
+			for _, f := range n.Families() {
+				if f.Dropped {
+					n.dropFreed(f) // it may have been the last one to wait for
+				}
+			}
 		}
 	}
 }

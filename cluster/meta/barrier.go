@@ -26,7 +26,9 @@ func (n *State) bumpVVer(c *metapb.BumpVVer) error {
 	if d == nil {
 		return refuse(ErrNotFound, fmt.Sprintf("disk id %x", id), "", "")
 	}
-	n.revoke(d)
+	nd := *d
+	nd.Resets++
+	n.revoke(&nd)
 	return nil
 }
 

@@ -26,7 +26,7 @@ func (s *State) encode() *metapb.State {
 	}
 	for _, d := range s.Disks() {
 		p.Disks = append(p.Disks, &metapb.Disk{Id: d.ID[:], Name: d.Name, Size: d.Size, BlockSize: uint32(d.BlockSize), WriteBack: d.WriteBack,
-			ReadOnly: d.ReadOnly, Family: uint32(d.Family), Node: uint32(d.Node), Vver: d.VVer, Revoked: d.Revoked, CreatedUnix: d.Created.Unix()})
+			ReadOnly: d.ReadOnly, Family: uint32(d.Family), Node: uint32(d.Node), Vver: d.VVer, Revoked: d.Revoked, Resets: d.Resets, CreatedUnix: d.Created.Unix()})
 	}
 	for _, t := range s.Targets() {
 		tgt := &metapb.Target{Name: t.Name, Acl: t.ACL, Chap: t.CHAP.encode()}
@@ -88,7 +88,7 @@ func (s *State) decodeDisks(p *metapb.State) error {
 			return err
 		}
 		disk := &Disk{ID: id, Name: d.Name, Size: d.Size, BlockSize: int(d.BlockSize), WriteBack: d.WriteBack, ReadOnly: d.ReadOnly,
-			Family: placement.Family(d.Family), Node: placement.Node(d.Node), VVer: d.Vver, Revoked: d.Revoked, Created: time.Unix(d.CreatedUnix, 0).UTC()}
+			Family: placement.Family(d.Family), Node: placement.Node(d.Node), VVer: d.Vver, Revoked: d.Revoked, Resets: d.Resets, Created: time.Unix(d.CreatedUnix, 0).UTC()}
 		if s.families[disk.Family] == nil {
 			return fmt.Errorf("meta: disk %q belongs to no family", d.Name)
 		}

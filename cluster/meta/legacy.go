@@ -43,6 +43,13 @@ func legacy(fsys vfs.FS, dir string) (*State, error) {
 	}
 	n := s.clone()
 	n.term, n.conf = max(n.term, 1), Conf{Voters: []placement.Server{1}}
+	// That release stamped records with the server's incarnation: new stamps must
+	// come after them.
+	for _, id := range n.Links() {
+		l := n.LinkInfo(id)
+		l.Ver = n.servers[1].Incarnation + 1
+		n.links[id] = &l
+	}
 	return n, nil
 }
 

@@ -88,6 +88,7 @@ type Disk struct {
 	Node      placement.Node // where new writes go
 	VVer      uint64         // bumped by whatever ops in flight must notice
 	Revoked   uint64         // the VVer at which rights were last taken away (reservations, reset): an op older than that is not resent
+	Resets    uint64         // how often the logical unit was reset
 	Created   time.Time
 }
 

@@ -11,89 +11,12 @@ import (
 	"petal/cluster/meta/metapb"
 )
 
-// commandGen draws commands that are mostly acceptable, from few names, so
-// that they meet each other.
-func commandGen(t *rapid.T) *metapb.Command {
-	name := func(label string) string { return fmt.Sprintf("d%d", rapid.IntRange(0, 3).Draw(t, label)) }
-	target := func() string {
-		return fmt.Sprintf("iqn.2026-11.petal:t%d", rapid.IntRange(0, 2).Draw(t, "target"))
-	}
-	id := func() []byte { return append(make([]byte, 15), byte(rapid.IntRange(0, 5).Draw(t, "id"))) }
-	lun := uint32(rapid.IntRange(0, 3).Draw(t, "lun"))
-	switch rapid.IntRange(0, 11).Draw(t, "kind") {
-	case 0:
-		return &metapb.Command{Kind: &metapb.Command_Init{Init: &metapb.Init{ClusterId: append(make([]byte, 15), 9), ServerName: "n"}}}
-	case 1:
-		return &metapb.Command{Kind: &metapb.Command_Start{Start: &metapb.Start{Server: 1, Bricks: [][]byte{id()}}}}
-	case 2, 3:
-		c := &metapb.CreateDisk{Id: id(), Name: name("name"), Size: uint64(rapid.IntRange(0, 9).Draw(t, "size")) * 512, BlockSize: 512, Lun: lun, AutoLun: rapid.Bool().Draw(t, "auto")}
-		if rapid.Bool().Draw(t, "export") {
-			c.Target = target()
-		}
-		return &metapb.Command{Kind: &metapb.Command_CreateDisk{CreateDisk: c}}
-	case 4:
-		return &metapb.Command{Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: name("name"),
-			Size: proto.Uint64(uint64(rapid.IntRange(0, 9).Draw(t, "size")) * 512), AllowShrink: rapid.Bool().Draw(t, "shrink")}}}
-	case 5:
-		return &metapb.Command{Kind: &metapb.Command_DeleteDisk{DeleteDisk: &metapb.DeleteDisk{Name: name("name")}}}
-	case 6:
-		return &metapb.Command{Kind: &metapb.Command_CreateTarget{CreateTarget: &metapb.CreateTarget{Name: target()}}}
-	case 7:
-		return &metapb.Command{Kind: &metapb.Command_DeleteTarget{DeleteTarget: &metapb.DeleteTarget{Name: target()}}}
-	case 8:
-		return &metapb.Command{Kind: &metapb.Command_MapLun{MapLun: &metapb.MapLun{Target: target(), Disk: name("name"), Number: lun, Auto: rapid.Bool().Draw(t, "auto")}}}
-	case 9:
-		return &metapb.Command{Kind: &metapb.Command_UnmapLun{UnmapLun: &metapb.UnmapLun{Target: target(), Number: lun}}}
-	case 10:
-		return &metapb.Command{Kind: &metapb.Command_SwapReservation{SwapReservation: &metapb.SwapReservation{Disk: id(), Version: uint64(lun), Value: []byte{byte(lun)}}}}
-	default:
-		return &metapb.Command{Kind: &metapb.Command_FamilyFreed{FamilyFreed: &metapb.FamilyFreed{Family: uint32(rapid.IntRange(1, 6).Draw(t, "family"))}}}
-	}
-}
-
 func encoded(s *State) string {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(&metapb.Snapshot{Index: s.index, State: s.encode()})
 	if err != nil {
 		panic(err)
 	}
 	return string(b)
-}
-
-// Whatever is proposed: states stay immutable, a refused command changes
-// nothing, the invariants hold, and a snapshot brings back the same state.
-func TestApply(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		s := (&State{}).clone()
-		pairs := map[retiredKey]ID{}
-		for range rapid.IntRange(1, 60).Draw(t, "commands") {
-			before := encoded(s)
-			cmd := commandGen(t)
-			next, err := apply(s, cmd)
-			if encoded(s) != before {
-				t.Fatalf("%v modified the state it was applied to", cmd)
-			}
-			if err != nil {
-				var e *Error
-				if next != s || !errors.As(err, &e) {
-					t.Fatalf("%v: refused with %v and another state", cmd, err)
-				}
-				continue
-			}
-			s = next
-			checkState(t, s, pairs)
-		}
-		if s.clusterID == (ID{}) {
-			return // encode of a state before Init has no cluster id
-		}
-		back, err := decode(s.encode())
-		if err != nil {
-			t.Fatal(err)
-		}
-		back.index, back.term = s.index, s.term
-		if encoded(back) != encoded(s) {
-			t.Fatal("decode(encode(s)) differs from s")
-		}
-	})
 }
 
 // checkState holds the facts that every state must satisfy. pairs remembers

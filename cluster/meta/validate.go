@@ -22,7 +22,8 @@ const (
 	MaxServerName     = 63
 	MaxSite           = 63
 	maxAddresses      = 16
-	maxAddress        = 262 // a host name, a colon and a port
+	maxAddress        = 272  // a host name, a colon and a port, a comma and a portal group
+	maxServers        = 4095 // target port groups are numbered by them, never again by another
 	maxEventText      = 500
 	maxEventKind      = 32
 	maxTokens         = 100
@@ -123,7 +124,7 @@ func checkServer(name, site string, addrs, portals []string) error {
 		return refuse(ErrInvalid, fmt.Sprintf("server %q", name), fmt.Sprintf("%d addresses and %d portals", len(addrs), len(portals)), fmt.Sprintf("at most %d of each", maxAddresses))
 	}
 	for _, a := range slices.Concat(addrs, portals) {
-		if a == "" || !printable(a, maxAddress) {
+		if a == "" || !printable(strings.ReplaceAll(a, ",", ""), maxAddress) {
 			return refuse(ErrInvalid, fmt.Sprintf("address %q", a), "", "use host:port")
 		}
 	}

@@ -1547,6 +1547,7 @@ type Disk struct {
 	Vver          uint64                 `protobuf:"varint,9,opt,name=vver,proto3" json:"vver,omitempty"`
 	CreatedUnix   int64                  `protobuf:"varint,10,opt,name=created_unix,json=createdUnix,proto3" json:"created_unix,omitempty"`
 	Revoked       uint64                 `protobuf:"varint,11,opt,name=revoked,proto3" json:"revoked,omitempty"` // vver at which rights were last taken away
+	Resets        uint64                 `protobuf:"varint,12,opt,name=resets,proto3" json:"resets,omitempty"`   // of the logical unit
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1654,6 +1655,13 @@ func (x *Disk) GetCreatedUnix() int64 {
 func (x *Disk) GetRevoked() uint64 {
 	if x != nil {
 		return x.Revoked
+	}
+	return 0
+}
+
+func (x *Disk) GetResets() uint64 {
+	if x != nil {
+		return x.Resets
 	}
 	return 0
 }
@@ -3569,6 +3577,7 @@ func (x *ForceLink) GetWho() string {
 	return ""
 }
 
+// BumpVVer resets a logical unit.
 type BumpVVer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Disk          []byte                 `protobuf:"bytes,1,opt,name=disk,proto3" json:"disk,omitempty"`
@@ -5626,7 +5635,7 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\tEpochNode\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\rR\x06parent\x12\x16\n" +
-	"\x06frozen\x18\x03 \x01(\bR\x06frozen\"\x96\x02\n" +
+	"\x06frozen\x18\x03 \x01(\bR\x06frozen\"\xae\x02\n" +
 	"\x04Disk\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -5641,7 +5650,8 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04vver\x18\t \x01(\x04R\x04vver\x12!\n" +
 	"\fcreated_unix\x18\n" +
 	" \x01(\x03R\vcreatedUnix\x12\x18\n" +
-	"\arevoked\x18\v \x01(\x04R\arevoked\"1\n" +
+	"\arevoked\x18\v \x01(\x04R\arevoked\x12\x16\n" +
+	"\x06resets\x18\f \x01(\x04R\x06resets\"1\n" +
 	"\x03Lun\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
 	"\x04disk\x18\x02 \x01(\fR\x04disk\"\x92\x01\n" +

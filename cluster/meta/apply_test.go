@@ -1,0 +1,567 @@
+package meta
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"petal/cluster/meta/metapb"
+	"petal/placement"
+)
+
+// drawn draws commands that are mostly acceptable, from few names, so that they
+// meet each other.
+type drawn struct{ t *rapid.T }
+
+func (d drawn) n(lo, hi int, label string) int { return rapid.IntRange(lo, hi).Draw(d.t, label) }
+
+func (d drawn) bool(label string) bool { return rapid.Bool().Draw(d.t, label) }
+
+func (d drawn) id() []byte { return append(make([]byte, 15), byte(d.n(0, 5, "id"))) }
+
+func (d drawn) disk() string { return fmt.Sprintf("d%d", d.n(0, 3, "disk")) }
+
+func (d drawn) target() string { return fmt.Sprintf("iqn.2026-11.petal:t%d", d.n(0, 2, "target")) }
+
+func (d drawn) hash() []byte { return append(make([]byte, 31), byte(d.n(0, 2, "hash"))) }
+
+// link draws a link that is there, mostly, and its version.
+func (d drawn) link(s *State) (gmap, position uint32, ver uint64) {
+	all := s.Links()
+	if len(all) == 0 || d.n(0, 9, "foreign") == 0 {
+		return uint32(d.n(0, 3, "gmap")), uint32(d.n(0, 9, "position")), uint64(d.n(0, 3, "ver"))
+	}
+	l := all[d.n(0, len(all)-1, "link")]
+	return l.GMap, l.Position, s.Link(l).Ver - uint64(d.n(0, 9, "old")/9)
+}
+
+func (d drawn) command(s *State) *metapb.Command {
+	c := d.diskCommand()
+	if d.n(0, 2, "cluster") > 0 {
+		c = d.serverCommand()
+		if d.n(0, 2, "links") > 0 {
+			c = d.linkCommand(s)
+		}
+	}
+	c.UnixMs = int64(d.n(0, 5000, "unix"))
+	return c
+}
+
+func (d drawn) diskCommand() *metapb.Command {
+	lun := uint32(d.n(0, 3, "lun"))
+	switch d.n(0, 10, "kind") {
+	case 0, 1, 2:
+		c := &metapb.CreateDisk{Id: d.id(), Name: d.disk(), Size: uint64(d.n(0, 9, "size")) * 512, BlockSize: 512, Lun: lun, AutoLun: d.bool("auto"),
+			Scheme: []string{"", "stripe", "mirror", "mirror3", "raid9"}[d.n(0, 4, "scheme")]}
+		if d.bool("export") {
+			c.Target = d.target()
+		}
+		return &metapb.Command{Kind: &metapb.Command_CreateDisk{CreateDisk: c}}
+	case 3:
+		return &metapb.Command{Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: d.disk(), Size: proto.Uint64(uint64(d.n(0, 9, "size")) * 512), AllowShrink: d.bool("shrink")}}}
+	case 4:
+		return &metapb.Command{Kind: &metapb.Command_DeleteDisk{DeleteDisk: &metapb.DeleteDisk{Name: d.disk()}}}
+	case 5:
+		return &metapb.Command{Kind: &metapb.Command_CreateTarget{CreateTarget: &metapb.CreateTarget{Name: d.target()}}}
+	case 6:
+		return &metapb.Command{Kind: &metapb.Command_DeleteTarget{DeleteTarget: &metapb.DeleteTarget{Name: d.target()}}}
+	case 7:
+		return &metapb.Command{Kind: &metapb.Command_MapLun{MapLun: &metapb.MapLun{Target: d.target(), Disk: d.disk(), Number: lun, Auto: d.bool("auto")}}}
+	case 8:
+		return &metapb.Command{Kind: &metapb.Command_UnmapLun{UnmapLun: &metapb.UnmapLun{Target: d.target(), Number: lun}}}
+	case 9:
+		return &metapb.Command{Kind: &metapb.Command_SwapReservation{SwapReservation: &metapb.SwapReservation{Disk: d.id(), Version: uint64(lun), Value: []byte{byte(lun)}, Revokes: d.bool("revokes")}}}
+	}
+	return &metapb.Command{Kind: &metapb.Command_FamilyFreed{FamilyFreed: &metapb.FamilyFreed{Family: uint32(d.n(1, 6, "family")), Server: uint32(d.n(0, 5, "server"))}}}
+}
+
+func (d drawn) serverCommand() *metapb.Command {
+	server := uint32(d.n(1, 5, "server"))
+	switch d.n(0, 8, "kind") {
+	case 0, 1:
+		return &metapb.Command{Kind: &metapb.Command_Start{Start: &metapb.Start{Server: server, Bricks: [][]byte{d.id()}, Release: uint32(d.n(1, 3, "release")), AcceptLoss: d.bool("loss"),
+			HasWitness: d.bool("witness"), Witnessed: uint64(d.n(0, 6, "witnessed"))}}}
+	case 2, 3:
+		c := &metapb.Join{Name: fmt.Sprintf("n%d", d.n(1, 6, "name")), Release: Release, Kind: metapb.ServerKind(d.n(0, 1, "kind")), Site: fmt.Sprint(d.n(0, 2, "site")), Addresses: []string{fmt.Sprintf("h%d", d.n(1, 6, "addr"))}}
+		if d.bool("token") {
+			c.TokenHash = d.hash()
+		}
+		return &metapb.Command{Kind: &metapb.Command_Join{Join: c}}
+	case 4:
+		return &metapb.Command{Kind: &metapb.Command_Leave{Leave: &metapb.Leave{Name: fmt.Sprintf("n%d", d.n(1, 6, "name"))}}}
+	case 5:
+		return &metapb.Command{Kind: &metapb.Command_Confirm{Confirm: &metapb.Confirm{Server: server, Incarnation: uint64(d.n(0, 4, "incarnation"))}}}
+	case 6:
+		return &metapb.Command{Kind: &metapb.Command_CreateToken{CreateToken: &metapb.CreateToken{Hash: d.hash(), ExpiresMs: int64(d.n(0, 6000, "expires")), Uses: uint32(d.n(0, 2, "uses"))}}}
+	case 7:
+		return &metapb.Command{Kind: &metapb.Command_SetCa{SetCa: &metapb.SetCA{Certificate: d.hash(), SealedKey: d.id()}}}
+	}
+	return &metapb.Command{Kind: &metapb.Command_Reopen{Reopen: &metapb.Reopen{Server: server, Incarnation: uint64(d.n(0, 4, "incarnation"))}}}
+}
+
+func (d drawn) linkCommand(s *State) *metapb.Command {
+	gmap, position, ver := d.link(s)
+	member := uint32(d.n(0, 3, "member"))
+	switch d.n(0, 8, "kind") {
+	case 0, 1:
+		return &metapb.Command{Kind: &metapb.Command_Reconfigure{Reconfigure: &metapb.Reconfigure{
+			Links: []*metapb.LinkChange{{Gmap: gmap, Position: position, Ver: ver, InSync: uint32(d.n(0, 8, "insync")), Head: member, Reason: "x"}},
+			Down:  []uint32{uint32(d.n(0, 5, "down"))}, Up: []uint32{uint32(d.n(0, 5, "up"))}}}}
+	case 2:
+		return &metapb.Command{Kind: &metapb.Command_Fence{Fence: &metapb.Fence{Gmap: gmap, Position: position, Ver: ver, Member: member, Lift: d.bool("lift")}}}
+	case 3:
+		return &metapb.Command{Kind: &metapb.Command_FenceConfirm{FenceConfirm: &metapb.FenceConfirm{Gmap: gmap, Position: position, Ver: ver, Member: member}}}
+	case 4, 5:
+		return &metapb.Command{Kind: &metapb.Command_Rejoined{Rejoined: &metapb.Rejoined{Gmap: gmap, Position: position, Ver: ver, Member: member}}}
+	case 6:
+		return &metapb.Command{Kind: &metapb.Command_Filled{Filled: &metapb.Filled{Gmap: gmap, Position: position, Member: member, Incarnation: uint64(d.n(0, 4, "incarnation"))}}}
+	case 7:
+		return &metapb.Command{Kind: &metapb.Command_ForceLink{ForceLink: &metapb.ForceLink{Gmap: gmap, Position: position, Member: member, AcceptLoss: d.bool("loss"), Over: []uint32{1, 2, 3}[:d.n(0, 3, "over")], Who: "root"}}}
+	}
+	return &metapb.Command{Kind: &metapb.Command_CompleteBarrier{CompleteBarrier: &metapb.CompleteBarrier{Disk: d.id(), Vver: uint64(d.n(0, 2, "vver")), Over: []uint32{1, 2, 3, 4, 5}[:d.n(0, 5, "over")],
+		Answers: []*metapb.BarrierAnswer{{Gmap: gmap, Position: position, Ver: ver, Member: member}}}}}
+}
+
+// Whatever is proposed: states stay immutable, a refused command changes
+// nothing and says why, the invariants hold, and a replica that goes through snapshots comes
+// to the same states.
+func TestApply(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := (&State{}).clone()
+		pairs := map[retiredKey]ID{}
+		d := drawn{t}
+		first := initCmd()
+		first.GetInit().Release = Release
+		s, replica := must(t, s, first), must(t, s, first)
+		s.conf = Conf{Voters: []placement.Server{1}}
+		replica.conf = s.conf
+		for range d.n(1, 80, "commands") {
+			before := encoded(s)
+			cmd := d.command(s)
+			next, err := apply(s, cmd)
+			if encoded(s) != before {
+				t.Fatalf("%v modified the state it was applied to", cmd)
+			}
+			again, rerr := apply(replica, cmd)
+			if fmt.Sprint(err) != fmt.Sprint(rerr) {
+				t.Fatalf("%v: %v here and %v there", cmd, err, rerr)
+			}
+			if err != nil {
+				var e *Error
+				if next != s || !errors.As(err, &e) || e.Thing == "" {
+					t.Fatalf("%v: refused with %v and another state", cmd, err)
+				}
+				continue
+			}
+			checkState(t, next, pairs)
+			checkLinks(t, s, next)
+			s, replica = next, again
+			if d.n(0, 4, "snapshot") == 0 {
+				replica = reread(t, replica)
+			}
+			if encoded(s) != encoded(replica) {
+				t.Fatalf("%v: the replicas differ", cmd)
+			}
+		}
+		if encoded(reread(t, s)) != encoded(s) {
+			t.Fatal("decode(encode(s)) differs from s")
+		}
+	})
+}
+
+func must(t *rapid.T, s *State, c *metapb.Command) *State {
+	n, err := apply(s, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// reread takes a state through its snapshot.
+func reread(t *rapid.T, s *State) *State {
+	b, err := s.marshal(snapshotFormat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := unmarshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// checkLinks: every link has somebody in sync who leads it, and no configuration
+// changes without a new version.
+func checkLinks(t *rapid.T, old, s *State) {
+	for _, id := range s.Links() {
+		l := s.LinkInfo(id)
+		all := placement.MembersOf(len(s.LinkServers(id)))
+		if l.Ver == 0 || l.InSync == 0 || !l.InSync.Has(l.Head) || (l.InSync|l.Filling|l.Fenced|l.Confirmed|l.Blank)&^all != 0 {
+			t.Fatalf("%v: %+v of members %#x", id, l, all)
+		}
+		if l.Filling&^l.InSync != 0 || l.Fenced&^l.InSync != 0 || l.Confirmed&^l.Fenced != 0 || l.Fenced == l.InSync {
+			t.Fatalf("%v: %+v", id, l)
+		}
+		if l.Blank&l.InSync != 0 && l.Blank&l.InSync != l.InSync {
+			t.Fatalf("%v: a blank member beside a good one: %+v", id, l)
+		}
+		if (l.InSync == all) != l.Degraded.IsZero() {
+			t.Fatalf("%v: members %#x of %#x and degraded since %v", id, l.InSync, all, l.Degraded)
+		}
+		was := old.LinkInfo(id)
+		if was.Ver > 0 && (l.Ver < was.Ver || l.Ver == was.Ver && l.Config != was.Config) {
+			t.Fatalf("%v: from %+v to %+v without a new version", id, was, l)
+		}
+	}
+	for _, e := range s.events {
+		if e.Text == "" || strings.Contains(e.Text, "%!") {
+			t.Fatalf("event %+v", e)
+		}
+	}
+}
+
+// cluster makes the state of a cluster of n data servers, all started.
+func clusterOf(t *testing.T, n int) *State {
+	t.Helper()
+	first := initCmd()
+	first.GetInit().Release = Release
+	cmds := []*metapb.Command{first, start(1)}
+	for i := 2; i <= n; i++ {
+		cmds = append(cmds, &metapb.Command{Kind: &metapb.Command_Join{Join: &metapb.Join{Name: fmt.Sprintf("n%d", i), Release: Release}}}, start(i))
+	}
+	s := build(t, cmds...)
+	s.conf = Conf{Voters: []placement.Server{1}}
+	return s
+}
+
+func start(server int) *metapb.Command {
+	return &metapb.Command{Kind: &metapb.Command_Start{Start: &metapb.Start{Server: uint32(server), Release: Release}}}
+}
+
+func (s *State) with(t *testing.T, cmds ...*metapb.Command) *State {
+	t.Helper()
+	for _, c := range cmds {
+		n, err := apply(s, c)
+		if err != nil {
+			t.Fatalf("%v: %v", c, err)
+		}
+		s = n
+	}
+	return s
+}
+
+func refused(t *testing.T, s *State, c *metapb.Command, kind Kind, words ...string) {
+	t.Helper()
+	_, err := apply(s, c)
+	if !errors.Is(err, kind) {
+		t.Fatalf("%v: %v, want %q", c, err, kind)
+	}
+	for _, w := range words {
+		if !strings.Contains(err.Error()+" / "+HintOf(err), w) {
+			t.Errorf("%v: %q does not say %q", c, err.Error()+" / "+HintOf(err), w)
+		}
+	}
+}
+
+func diskOf(name string, id byte, scheme string) *metapb.Command {
+	c := createCmd(name, id, "")
+	c.GetCreateDisk().Scheme = scheme
+	return c
+}
+
+func TestSchemes(t *testing.T) {
+	s := clusterOf(t, 1).with(t, diskOf("a", 1, ""))
+	if g := s.GMap(s.Family(s.Disk("a").Family).GMap); g.Scheme != placement.Stripe {
+		t.Errorf("a disk on one server is a %v", g.Scheme)
+	}
+	refused(t, s, diskOf("b", 2, "mirror"), ErrInvalid, "2 servers", "there are 1", "join")
+	s = clusterOf(t, 3).with(t, diskOf("a", 1, ""), diskOf("b", 2, "mirror"), diskOf("c", 3, "mirror3"), diskOf("d", 4, "mirror"))
+	gmaps := map[string]uint32{}
+	for _, d := range s.Disks() {
+		gmaps[d.Name] = s.Family(d.Family).GMap
+	}
+	if s.GMap(gmaps["a"]).Scheme != placement.Mirror || gmaps["a"] != gmaps["b"] || gmaps["a"] != gmaps["d"] || gmaps["c"] == gmaps["a"] {
+		t.Errorf("placements %v", gmaps)
+	}
+	// The last family takes its placement along, when every server has freed its part.
+	s = s.with(t, deleteCmd("c"))
+	fam := s.Families()[2].ID
+	for i := 1; i <= 3; i++ {
+		if s.GMap(gmaps["c"]) == nil {
+			t.Fatalf("the placement went after %d of 3", i-1)
+		}
+		s = s.with(t, &metapb.Command{Kind: &metapb.Command_FamilyFreed{FamilyFreed: &metapb.FamilyFreed{Family: uint32(fam), Server: uint32(i)}}})
+	}
+	if s.GMap(gmaps["c"]) != nil || s.Family(fam) != nil || s.GMap(gmaps["a"]) == nil {
+		t.Error("the family or its placement stays, or another went")
+	}
+}
+
+func join(name string, hash []byte) *metapb.Command {
+	return &metapb.Command{UnixMs: 1000, Kind: &metapb.Command_Join{Join: &metapb.Join{Name: name, Release: Release, TokenHash: hash}}}
+}
+
+func TestJoinTokens(t *testing.T) {
+	hash := make([]byte, 32)
+	token := &metapb.Command{UnixMs: 10, Kind: &metapb.Command_CreateToken{CreateToken: &metapb.CreateToken{Hash: hash, ExpiresMs: 2000, Uses: 1}}}
+	s := clusterOf(t, 1)
+	refused(t, s, join("x", hash), ErrNotFound, "token", "node token")
+	s = s.with(t, token)
+	late := join("x", hash)
+	late.UnixMs = 2000
+	refused(t, s, late, ErrInvalid, "expired", "1970-01-01T00:00:02Z")
+	s = s.with(t, join("x", hash))
+	refused(t, s, join("y", hash), ErrInUse, "used by x")
+	// The newcomer never got the answer: it asks again and is the same.
+	again := s.with(t, join("x", hash))
+	if len(again.Servers()) != 2 || again.ServerByName("x").ID != s.ServerByName("x").ID {
+		t.Error("asking again made another server")
+	}
+	s = s.with(t, start(2))
+	refused(t, s, join("x", hash), ErrExists, "server 2")
+	same := join("z", nil)
+	same.GetJoin().Addresses = []string{"h:1"}
+	s = s.with(t, same)
+	other := join("v", nil)
+	other.GetJoin().Addresses = []string{"h:1"}
+	refused(t, s, other, ErrInUse, "h:1", "server z")
+}
+
+func TestReleases(t *testing.T) {
+	s := clusterOf(t, 2)
+	far := join("far", nil)
+	far.GetJoin().Release = Release + 2
+	refused(t, s, far, ErrInvalid, "at most one apart")
+	old := start(2)
+	old.GetStart().Release = Release - 1
+	s = s.with(t, old)
+	// One member can't do the newer commands: nobody may.
+	refused(t, s, &metapb.Command{Kind: &metapb.Command_Note{Note: &metapb.Note{Kind: "x", Text: "y"}}}, ErrInvalid, "n2", "upgrade")
+	s.with(t, start(2)).with(t, &metapb.Command{Kind: &metapb.Command_Note{Note: &metapb.Note{Kind: "x", Text: "y"}}})
+	times := join("slow", nil)
+	times.GetJoin().TimesPermille = 2000
+	s = s.with(t, start(2))
+	s.times = 1000
+	refused(t, s, times, ErrInvalid, "2000/1000", "scale")
+}
+
+func leave(name string) *metapb.Command {
+	return &metapb.Command{Kind: &metapb.Command_Leave{Leave: &metapb.Leave{Name: name}}}
+}
+
+func TestLeave(t *testing.T) {
+	s := clusterOf(t, 1)
+	refused(t, s, leave("n1"), ErrInUse, "last one", "disks would be lost")
+	s = clusterOf(t, 3)
+	refused(t, s, leave("n1"), ErrInUse, "only voter", "agreed on")
+	s = s.with(t, diskOf("a", 1, "mirror"))
+	refused(t, s, leave("n3"), ErrInUse, "copies of disks a")
+	l := s.LinksOf(3)[0]
+	m, _ := s.MemberOf(l, 3)
+	s = s.with(t, reconfigure(s, l, placement.Members(0).With(m), m))
+	refused(t, s, leave("n3"), ErrInUse, "last copy of 1 of its 2 links", "disks a would be lost")
+	s = s.with(t, deleteCmd("a"))
+	s.conf.Learners = []placement.Server{2, 3}
+	s = s.with(t, leave("n3"))
+	if v := s.Server(3); v == nil || !v.Leaving {
+		t.Fatalf("server 3: %+v", v)
+	}
+	n := s.clone()
+	n.setConf(Conf{Voters: []placement.Server{1}, Learners: []placement.Server{2}})
+	if n.Server(3) != nil {
+		t.Error("raft let go of it and it is still a member")
+	}
+}
+
+func reconfigure(s *State, l placement.LinkID, in placement.Members, head placement.Member) *metapb.Command {
+	return &metapb.Command{UnixMs: 77, Kind: &metapb.Command_Reconfigure{Reconfigure: &metapb.Reconfigure{Links: []*metapb.LinkChange{
+		{Gmap: l.GMap, Position: l.Position, Ver: s.Link(l).Ver, InSync: uint32(in), Head: uint32(head), Reason: "test"}}}}}
+}
+
+// TestWitness is R14, at start.
+func TestWitness(t *testing.T) {
+	begin := func(server int, witnessed uint64, brick byte) *metapb.Command {
+		return &metapb.Command{Kind: &metapb.Command_Start{Start: &metapb.Start{Server: uint32(server), Release: Release, HasWitness: true, Witnessed: witnessed, Bricks: [][]byte{append(make([]byte, 15), brick)}}}}
+	}
+	confirm := func(server int, inc uint64) *metapb.Command {
+		return &metapb.Command{Kind: &metapb.Command_Confirm{Confirm: &metapb.Confirm{Server: uint32(server), Incarnation: inc}}}
+	}
+	s := clusterOf(t, 3).with(t, diskOf("a", 1, "mirror"), begin(2, 0, 9), confirm(2, 2))
+	// The state is older than the disk.
+	refused(t, s, begin(2, 5, 9), ErrOld, "knows of 2 starts", "of 5", "older than the data")
+	seen := begin(2, 2, 9)
+	seen.GetStart().Links = []*metapb.SeenLink{{Gmap: 1, Position: 0, Ver: 99}}
+	refused(t, s, seen, ErrOld, "link 1.0", "99")
+	// A crash between the start and its note on the disk is no rollback.
+	ok := s.with(t, begin(2, 2, 9)).with(t, begin(2, 2, 9))
+	for _, l := range ok.LinksOf(2) {
+		if c := ok.Link(l); c.InSync != 3 {
+			t.Errorf("%v: %+v after two starts", l, c)
+		}
+	}
+	// A disk that was set back is out of date everywhere; so is another disk.
+	for what, cmd := range map[string]*metapb.Command{"set back": begin(2, 1, 9), "replaced": begin(2, 0, 8)} {
+		back := s.with(t, cmd)
+		for _, l := range back.LinksOf(2) {
+			m, _ := back.MemberOf(l, 2)
+			info := back.LinkInfo(l)
+			if info.InSync.Has(m) || !info.Blank.Has(m) || info.Ver <= s.Link(l).Ver || info.Head == m {
+				t.Errorf("%s: %v: %+v", what, l, info)
+			}
+		}
+	}
+	// Where it has the only copy, that has to be said.
+	l := s.LinksOf(2)[0]
+	m, _ := s.MemberOf(l, 2)
+	s = s.with(t, reconfigure(s, l, placement.Members(0).With(m), m))
+	refused(t, s, begin(2, 1, 9), ErrOld, l.String(), "would be lost", "link force")
+	loss := begin(2, 1, 9)
+	loss.GetStart().AcceptLoss = true
+	s = s.with(t, loss)
+	if !slices.ContainsFunc(s.Events(), func(e *Event) bool { return e.Kind == "loss" }) {
+		t.Error("no event tells of the loss")
+	}
+}
+
+func TestForceLink(t *testing.T) {
+	s := clusterOf(t, 2).with(t, diskOf("a", 1, "mirror"))
+	l := placement.LinkID{GMap: 1, Position: 0}
+	s = s.with(t, reconfigure(s, l, 1, 0)) // member 0 alone
+	force := func(accept bool, over ...uint32) *metapb.Command {
+		return &metapb.Command{UnixMs: 99, Kind: &metapb.Command_ForceLink{ForceLink: &metapb.ForceLink{Gmap: 1, Position: 0, Member: 1, AcceptLoss: accept, Over: over, Who: "root"}}}
+	}
+	owner := uint32(s.LinkServers(l)[0])
+	refused(t, s, force(true), ErrInUse, "may be alive")
+	refused(t, s, force(false, owner), ErrInvalid, "1970-01-01 00:00:00 UTC", "would be lost", "--accept-loss")
+	s = s.with(t, force(true, owner))
+	if i := s.LinkInfo(l); i.InSync != 2 || i.Head != 1 || i.Blank != 1 {
+		t.Fatalf("%+v", i)
+	}
+	last := s.Events()[len(s.Events())-1]
+	if last.Kind != "loss" || !strings.Contains(last.Text, `"root"`) {
+		t.Errorf("%+v", last)
+	}
+	// Whoever comes back gets everything anew.
+	s = s.with(t, &metapb.Command{Kind: &metapb.Command_Rejoined{Rejoined: &metapb.Rejoined{Gmap: 1, Position: 0, Ver: s.Link(l).Ver, Member: 0}}})
+	if i := s.LinkInfo(l); i.Blank != 0 || i.InSync != 3 || i.Filling != 1 {
+		t.Errorf("%+v", i)
+	}
+}
+
+// TestBarrierCompletion: M13, M17 and what lies between.
+func TestBarrierCompletion(t *testing.T) {
+	s := clusterOf(t, 2).with(t, diskOf("a", 1, "mirror"))
+	d := s.Disk("a")
+	s = s.with(t, &metapb.Command{Kind: &metapb.Command_BumpVver{BumpVver: &metapb.BumpVVer{Disk: d.ID[:]}}})
+	if n := s.Disk("a"); n.VVer != d.VVer+1 || n.Revoked != n.VVer || n.Resets != 1 {
+		t.Fatalf("%+v", n)
+	}
+	links := s.Links()
+	answer := func(l placement.LinkID, m placement.Member) Answer {
+		return Answer{Link: l, Ver: s.Link(l).Ver, Member: m}
+	}
+	all := []Answer{answer(links[0], 0), answer(links[0], 1), answer(links[1], 0), answer(links[1], 1)}
+	if got := s.Outstanding(d.ID, all); got != nil {
+		t.Errorf("all have answered and %v are outstanding", got)
+	}
+	if got := s.Outstanding(d.ID, all[:3]); len(got) != 1 || got[0] != links[1] {
+		t.Errorf("outstanding: %v", got)
+	}
+	complete := func(answers []Answer, over ...uint32) *metapb.Command {
+		c := &metapb.CompleteBarrier{Disk: d.ID[:], Vver: d.VVer + 1, Over: over}
+		for _, a := range answers {
+			c.Answers = append(c.Answers, &metapb.BarrierAnswer{Gmap: a.Link.GMap, Position: a.Link.Position, Ver: a.Ver, Member: uint32(a.Member)})
+		}
+		return &metapb.Command{Kind: &metapb.Command_CompleteBarrier{CompleteBarrier: c}}
+	}
+	// M13: one without lease has to be excluded while the other lives.
+	refused(t, s, complete(all[:3], 2), ErrNotYet, "link "+links[1].String())
+	// M17: nobody has a lease, so the links get new versions.
+	n := s.with(t, complete(all[:2], 1, 2))
+	if n.Link(links[0]) != s.Link(links[0]) || n.Link(links[1]).Ver != s.Link(links[1]).Ver+1 {
+		t.Errorf("%v, %v", n.Link(links[0]), n.Link(links[1]))
+	}
+	// Answers under an older version do not count.
+	moved := s.with(t, start(1))
+	if got := moved.Outstanding(d.ID, all); len(got) != 2 {
+		t.Errorf("after new versions %v are outstanding", got)
+	}
+}
+
+// TestEvents: they are bounded and numbered.
+func TestEvents(t *testing.T) {
+	s := clusterOf(t, 1)
+	for i := range MaxEvents + 50 {
+		s = s.with(t, &metapb.Command{UnixMs: int64(i), Kind: &metapb.Command_Note{Note: &metapb.Note{Kind: "test", Text: strings.Repeat("é", 400)}}})
+	}
+	e := s.Events()
+	if len(e) != MaxEvents || e[len(e)-1].Number != e[0].Number+MaxEvents-1 || len(e[0].Text) > maxEventText {
+		t.Errorf("%d events from %d to %d of %d bytes", len(e), e[0].Number, e[len(e)-1].Number, len(e[0].Text))
+	}
+}
+
+// FuzzApply: no entry of the log makes a server panic, and what it makes of it
+// can be kept.
+func FuzzApply(f *testing.F) {
+	base := fuzzState(f)
+	for _, c := range []*metapb.Command{initCmd(), start(1), join("q", nil), leave("n2"), diskOf("z", 5, "mirror"), deleteCmd("a"), reconfigure(base, placement.LinkID{GMap: 1}, 1, 0)} {
+		b, err := proto.Marshal(&metapb.Proposal{Origin: 1, Session: 1, Number: 1, Command: c})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, _, _ := applyEntryTo(base, 2, 9, b)
+		if n.index != 9 {
+			t.Fatal("the entry is not counted")
+		}
+		m, err := n.marshal(snapshotFormat)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unmarshal(m); err != nil {
+			t.Fatalf("the state after it does not come back: %v", err)
+		}
+	})
+}
+
+func fuzzState(f *testing.F) *State {
+	s := (&State{}).clone()
+	first := initCmd()
+	first.GetInit().Release = Release
+	for _, c := range []*metapb.Command{first, start(1), join("n2", nil), join("n3", nil), start(2), start(3), diskOf("a", 1, "mirror"), diskOf("b", 2, "mirror3")} {
+		n, err := apply(s, c)
+		if err != nil {
+			f.Fatal(err)
+		}
+		s = n
+	}
+	s.conf = Conf{Voters: []placement.Server{1}, Learners: []placement.Server{2, 3}}
+	return s
+}
+
+// FuzzSession holds the memory of proposals to a plain set.
+func FuzzSession(f *testing.F) {
+	f.Add([]byte{1, 2, 3, 2, 1, 0x81, 0x92})
+	f.Fuzz(func(t *testing.T, ops []byte) {
+		var s session
+		seen := map[[2]uint64]bool{}
+		var newest uint64
+		for _, op := range ops {
+			p := &metapb.Proposal{Session: uint64(op >> 6), Number: uint64(op&15) + 1}
+			_, fresh := s.take(p)
+			if want := p.Session >= newest && !seen[[2]uint64{p.Session, p.Number}]; fresh != want {
+				t.Fatalf("%+v after %v: fresh %v", p, seen, fresh)
+			}
+			s, _ = s.take(p)
+			newest = max(newest, p.Session)
+			seen[[2]uint64{p.Session, p.Number}] = true
+		}
+	})
+}
