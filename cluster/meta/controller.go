@@ -78,7 +78,7 @@ func (v *situation) reconfigure() *metapb.Reconfigure {
 // leased and in sync. Otherwise the link waits for it.
 func (v *situation) exclude(id placement.LinkID) *metapb.LinkChange {
 	l := v.state.LinkInfo(id)
-	var gone, alive placement.Members
+	var gone, stopped, reserve, alive placement.Members
 	reason := "its lease is over"
 	for i, srv := range v.state.LinkServers(id) {
 		m := placement.Member(i)
@@ -87,10 +87,19 @@ func (v *situation) exclude(id placement.LinkID) *metapb.LinkChange {
 		case v.over(srv):
 			gone = gone.With(m)
 		case (l.Fenced & l.Confirmed).Has(m):
-			gone, reason = gone.With(m), "it can't be reached by the others"
+			stopped = stopped.With(m)
+			if v.live(srv) {
+				reserve = reserve.With(m)
+			}
 		case v.live(srv):
 			alive = alive.With(m)
 		}
+	}
+	switch {
+	case alive != 0 && stopped != 0:
+		gone, reason = gone|stopped, "it can't be reached by the others"
+	case alive == 0: // one that was to go is all that is left: it has everything
+		alive = reserve
 	}
 	if gone == 0 || alive == 0 {
 		return nil

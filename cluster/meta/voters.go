@@ -101,7 +101,7 @@ func (e *electorate) swap() (in, out []placement.Server) {
 	// may come back is better than none.
 	leaving := slices.DeleteFunc(slices.Clone(lost), func(id placement.Server) bool { return !e.leaving(id) })
 	silent := slices.DeleteFunc(slices.Clone(lost), e.leaving)
-	for len(silent) > 0 && len(keep)+len(in)+len(silent) <= want {
+	for len(silent) > 0 && len(keep)+len(in) < want {
 		keep, silent = append(keep, silent[0]), silent[1:]
 	}
 	out = append(leaving, silent...)
