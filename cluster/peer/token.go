@@ -96,8 +96,9 @@ func ParseToken(text string) (t Token, err error) {
 		if len(b) == 0 || b[0] == 0 || len(b) < 1+int(b[0]) {
 			return Token{}, ErrTokenMistyped
 		}
-		t.Addrs = append(t.Addrs, string(b[1:1+b[0]]))
-		b = b[1+b[0]:]
+		end := 1 + int(b[0])
+		t.Addrs = append(t.Addrs, string(b[1:end]))
+		b = b[end:]
 	}
 	if len(b) > 0 {
 		return Token{}, ErrTokenMistyped
