@@ -111,9 +111,9 @@ func (b *Brick) take(r *Record, journalled bool) (*pend, error) {
 	p.stamp, p.excluded, p.last = r.Stamp(), r.Excluded, b.lasts.get(r.Link, r.Bucket)
 	switch {
 	case r.local != 0:
-		p.typ, p.stamp = r.local, placement.Stamp{}
-		if p.typ != typeMarks {
-			p.excluded = 0
+		p.typ, p.stamp, p.excluded = r.local, placement.Stamp{}, 0
+		if p.typ == typeMarks {
+			p.excluded, p.stamp.Ver = r.Excluded, b.order.ver(p.last)
 		}
 	case r.Kind == Zero:
 		p.typ = typeZero

@@ -221,6 +221,16 @@ func (b *Brick) Close() error {
 	return errors.Join(err, b.pmap.close(), b.closeFiles())
 }
 
+// Kill lets a Manual brick go as it is, without a word to its disk: the process
+// that it belongs to is dead. What it holds of Pebble ends; buffers that it has
+// borrowed are the pool's affair. For simulation.
+func (b *Brick) Kill() {
+	closed := error(ErrClosed)
+	b.closed.Store(true)
+	b.failure.CompareAndSwap(nil, &closed)
+	b.pmap.close()
+}
+
 func (b *Brick) closeFiles() error {
 	var err error
 	for _, d := range b.alloc.files {

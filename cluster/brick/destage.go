@@ -163,7 +163,6 @@ func (b *Brick) flushMap() error {
 	if err := b.alloc.release(extents, slots); err != nil {
 		return err
 	}
-	b.lasts.prune(applied)
 	b.journal.Trim(applied + 1)
 	if b.o.OnCheckpoint != nil {
 		b.o.OnCheckpoint(applied)

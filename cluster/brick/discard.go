@@ -50,7 +50,7 @@ func (b *Brick) destageDiscard(p *pend) error {
 	} else {
 		lacking, lackingEnd := linkBounds(keyLacking, link)
 		stale, staleEnd := linkBounds(keyStale, link)
-		err := errors.Join(x.entries(f, p.set), x.notes(f, lacking, lackingEnd, 11, nil), x.notes(f, stale, staleEnd, 12, nil))
+		err := errors.Join(x.entries(f, p.set), x.notes(f, lacking, lackingEnd, lackingSize-tailSize), x.notes(f, stale, staleEnd, staleSize-tailSize))
 		if err != nil {
 			return err
 		}

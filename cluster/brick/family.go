@@ -40,10 +40,11 @@ func (b *Brick) appendOwn(h head, then, destaged func(error)) {
 		case h.Type.control():
 			p := b.control(&h)
 			p.then = destaged
-			b.takeEffect(p, r.LSN)
+			b.takeEffect(&h)
 			p.state.Store(stateSettled | stateCommitted)
 			b.order.mark(p, stateDurable, r.LSN)
 		default: // the record is all there is to it
+			b.takeEffect(&h)
 			b.order.skip(r.LSN)
 			b.vouched.Store(uint64(r.LSN))
 		}
@@ -62,14 +63,18 @@ func (b *Brick) control(h *head) *pend {
 	return p
 }
 
-// takeEffect does at once what of a control record's effect does not wait for its
-// destage.
-func (b *Brick) takeEffect(p *pend, lsn journal.LSN) {
+// takeEffect does at once what of the effect of the brick's own records does not
+// wait for a destage.
+func (b *Brick) takeEffect(h *head) {
 	switch {
-	case p.typ == typeUnmark:
-		b.lasts.unmark(p, lsn)
-	case p.typ == typeDiscard && p.key.Family == 0:
-		b.forgetLasts(p.last.link)
+	case h.Type == typeCut:
+		b.order.cutTo(b.lasts.get(h.Link, h.Bucket), h.stamp())
+	case h.Type == typeUnmark:
+		for s := h.Excluded; s != 0; s = s.Without(s.First()) {
+			b.lasts.voidBefore(markSpace{h.Link, s.First()}, h.Ver)
+		}
+	case h.Type == typeDiscard && h.Key.Family == 0:
+		b.forgetLasts(h.Link)
 	}
 }
 
@@ -169,13 +174,13 @@ func (x *erasure) extent(e uint64) {
 
 // notes erases a family's notes between two keys, of which prefix bytes come
 // before the family.
-func (x *erasure) notes(f placement.Family, lo, hi []byte, prefix int, keep func(k []byte) bool) error {
+func (x *erasure) notes(f placement.Family, lo, hi []byte, prefix int) error {
 	return x.b.pmap.raw(lo, hi, func(k, v []byte) error {
 		if len(k) != prefix+tailSize {
 			return rotten("map", "has a note %x", k)
 		}
-		key, m, err := parseNote(k[prefix:], v)
-		if err != nil || key.Family != f || keep != nil && keep(k) {
+		key, m, _, err := parseNote(k[prefix:], v)
+		if err != nil || key.Family != f {
 			return err
 		}
 		if k[0] == keyStale {
@@ -211,7 +216,7 @@ func (b *Brick) destageDrop(drop *pend) error {
 	x := b.erase(drop)
 	defer x.batch.Close()
 	err := errors.Join(x.entries(f, nil),
-		x.notes(f, []byte{keyLacking}, []byte{keyLacking + 1}, 11, nil), x.notes(f, []byte{keyStale}, []byte{keyStale + 1}, 12, nil))
+		x.notes(f, []byte{keyLacking}, []byte{keyLacking + 1}, lackingSize-tailSize), x.notes(f, []byte{keyStale}, []byte{keyStale + 1}, staleSize-tailSize))
 	if err != nil {
 		return err
 	}

@@ -63,15 +63,16 @@ const (
 	typeFillZero   headType = 12 // the same, of zeros
 	typeFillAbsent headType = 13 // the same: nothing was ever written there at this node
 	typeRepair     headType = 14 // as typeWrite, but only for blocks whose checksum is the same already
-	typeUnmark     headType = 15 // the marks that members excluded have in the bucket so far are void
+	typeUnmark     headType = 15 // marks of members excluded that were made under a version below ver are void
 	typeDiscard    headType = 16 // everything of the family in the buckets that follow is gone; family 0: the link's order
+	typeCut        headType = 17 // ver, seq is the last of the bucket, whatever came before
 )
 
 var headTypeNames = [...]string{
 	typeWrite: "write", typeExtent: "extent-write", typeZero: "zero", typeAbort: "abort",
 	typeDrop: "drop", typeConfig: "config", typeMarks: "marks", typeCheckpoint: "checkpoint", typeStamp: "stamp",
 	typeMissing: "missing", typeFill: "fill", typeFillZero: "fill with zeros", typeFillAbsent: "fill with nothing",
-	typeRepair: "repair", typeUnmark: "unmark", typeDiscard: "discard",
+	typeRepair: "repair", typeUnmark: "unmark", typeDiscard: "discard", typeCut: "cut",
 }
 
 func (t headType) String() string {
@@ -249,6 +250,9 @@ func (h *head) check() error {
 		if h.Key.Chunk > maxChunk || h.Bucket >= placement.Buckets {
 			return rotten("record head", "names chunk %d of bucket %d", h.Key.Chunk, h.Bucket)
 		}
+		if h.Type == typeMarks && h.Excluded == 0 {
+			return rotten("record head", "marks blocks of nobody")
+		}
 		if h.Type == typeExtent && (h.Mask != placement.Full || h.Target > maxExtent) {
 			return rotten("record head", "of an extent-write has mask %#x and extent %d", h.Mask, h.Target)
 		}
@@ -265,12 +269,16 @@ func (h *head) check() error {
 			return rotten("record head", "of type %s names no family", h.Type)
 		}
 	case typeUnmark:
-		if h.Bucket >= placement.Buckets || h.Excluded == 0 {
+		if h.Bucket != 0 || h.Excluded == 0 {
 			return rotten("record head", "takes back marks of members %#x in bucket %d", h.Excluded, h.Bucket)
+		}
+	case typeCut:
+		if h.Bucket >= placement.Buckets || h.stamp() == (placement.Stamp{}) {
+			return rotten("record head", "cuts bucket %d at %v", h.Bucket, h.stamp())
 		}
 	case typeStamp:
 	default:
-		return newer("record head", int(h.Type), int(typeDiscard))
+		return newer("record head", int(h.Type), int(typeCut))
 	}
 	return nil
 }

@@ -32,7 +32,8 @@ func headCases() []head {
 		{Type: typeAbort, Target: 77, Committed: 1, Settled: 2},
 		{Type: typeDrop, Key: placement.Key{Family: 9}, Committed: 3},
 		{Type: typeStamp, Committed: 4, Settled: 5},
-		{Type: typeUnmark, Bucket: 4095, Excluded: 2, Link: h.Link},
+		{Type: typeUnmark, Ver: 8, Excluded: 2, Link: h.Link},
+		{Type: typeCut, Bucket: 4095, Ver: 8, Seq: 9, Link: h.Link},
 		{Type: typeDiscard, Key: placement.Key{Family: 9}, Link: h.Link, Buckets: &bucketSet{7: 1, 511: 0x80}}}, local...)
 }
 

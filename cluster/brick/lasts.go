@@ -27,14 +27,7 @@ type last struct {
 	Last       // under order.mu
 	dirty bool // Committed is greater than in the map; under order.mu
 
-	notes    []*pend                          // records that mark blocks or say that they are missing; under lasts.mu
-	unmarked map[placement.Member]unmarkPoint // under lasts.mu
-}
-
-// unmarkPoint says that marks of records up to an LSN do not count.
-type unmarkPoint struct {
-	lsn   journal.LSN
-	inMap bool // the map has none of them any more
+	notes []*pend // records that mark blocks or say that they are missing; under lasts.mu
 }
 
 // lasts finds the last of a bucket.
@@ -42,10 +35,12 @@ type lasts struct {
 	mu    sync.Mutex
 	links map[LinkID]*[placement.Buckets]*last
 
-	unmarked []*last // those with unmarks
+	void map[markSpace]uint64 // marks made under a lower version do not count
 }
 
-func (x *lasts) init() { x.links = map[LinkID]*[placement.Buckets]*last{} }
+func (x *lasts) init() {
+	x.links, x.void = map[LinkID]*[placement.Buckets]*last{}, map[markSpace]uint64{}
+}
 
 func (x *lasts) get(link LinkID, bucket placement.Bucket) *last {
 	x.mu.Lock()
@@ -96,10 +91,13 @@ func (b *Brick) Lasts(link LinkID, f func(placement.Bucket, Last)) {
 	}
 }
 
+// counts reports whether the record is of its bucket's order.
+func (p *pend) counts() bool { return p.typ.ordered() && p.stamp != (placement.Stamp{}) }
+
 // advanceTo notes what has become of a record. order.mu is held.
 func (o *order) advanceTo(p *pend, state uint32) {
 	l := p.last
-	if state&(stateDurable|stateSettled) != stateDurable|stateSettled || l == nil || p.stamp == (placement.Stamp{}) {
+	if state&(stateDurable|stateSettled) != stateDurable|stateSettled || !p.counts() {
 		return
 	}
 	if l.Durable.Before(p.stamp) {
@@ -119,6 +117,22 @@ func (o *order) soil(l *last) {
 	}
 }
 
+// ver returns the version of the last record of a bucket.
+func (o *order) ver(l *last) uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return l.Durable.Ver
+}
+
+// cutTo makes a stamp the last of a bucket: what was before it and is not here
+// is missing, and known to be.
+func (o *order) cutTo(l *last, s placement.Stamp) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l.Last = Last{s, s}
+	o.soil(l)
+}
+
 // retreat takes back that a record, which was the last of its bucket, is
 // durable. Its predecessor has the number before; the first of a version has one
 // that is not known, so what is committed stands for it.
@@ -126,7 +140,7 @@ func (o *order) retreat(p *pend) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	l := p.last
-	if l == nil || p.stamp == (placement.Stamp{}) || l.Durable.Before(p.stamp) {
+	if !p.counts() || l.Durable.Before(p.stamp) {
 		return
 	}
 	before := placement.Stamp{Ver: p.stamp.Ver, Seq: p.stamp.Seq - 1}
@@ -184,7 +198,7 @@ func (l *last) set(batch *pebble.Batch, committed placement.Stamp) error {
 // in the journal until the next flush of the map.
 func (b *Brick) lastsBehind(batch *pebble.Batch, done []*pend, applied journal.LSN) error {
 	for _, p := range done {
-		if p.LSN() <= applied || p.last == nil || p.stamp == (placement.Stamp{}) {
+		if p.LSN() <= applied || !p.counts() {
 			continue
 		}
 		b.order.mu.Lock()

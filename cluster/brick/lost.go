@@ -139,6 +139,10 @@ func (b *Brick) findGaps(log []logged, x *limits, rec *Recovery) (count int) {
 	for i := range log {
 		h := &log[i].head
 		s := h.stamp()
+		if h.Type == typeCut {
+			seen[bucketID{h.Link, h.Bucket}] = s
+			continue
+		}
 		if !h.Type.ordered() || s == (placement.Stamp{}) {
 			continue
 		}

@@ -1,22 +1,23 @@
 package brick
 
 import (
-	"github.com/cockroachdb/pebble/v2"
+	"encoding/binary"
 
 	"petal/placement"
 )
 
 // AddMarks notes that members of a link lack blocks, beside what records say
-// that exclude them (R8). done is called when that is durable, or with the
-// reason why it never will be; it may be called before AddMarks returns if the
-// brick has failed, and must not block. At most MarksMax marks; it panics
-// beyond.
+// that exclude them (R8). The marks count as made under the newest version that
+// a record of their bucket has here. done is called when they are durable, or
+// with the reason why they never will be; it may be called before AddMarks
+// returns if the brick has failed or there are no marks, and must not block. At
+// most MarksMax marks; it panics beyond.
 func (b *Brick) AddMarks(link LinkID, members placement.Members, marks []Mark, done func(error)) {
-	b.appendNotes(typeMarks, link, members, marks, done)
+	b.appendNotes(typeMarks, link, members, marks, nil, done)
 }
 
 // Marks appends to dst what a member of a link lacks in a bucket: what was marked
-// by records that exclude it and by AddMarks, since DropMarks. Marks ascend by
+// by records that exclude it and by AddMarks, and not dropped. Marks ascend by
 // family, chunk, and node from new to old; they begin after the key from, or at
 // the beginning if that is zero, and end when dst is full. Fewer than fit mean
 // that there are no more. It may wait for the disk.
@@ -25,42 +26,71 @@ func (b *Brick) AddMarks(link LinkID, members placement.Members, marks []Mark, d
 // wait until they are committed (Conflict).
 func (b *Brick) Marks(link LinkID, m placement.Member, bucket placement.Bucket, from placement.Key, dst []Mark) ([]Mark, error) {
 	// The index before the map: destage moves records the other way.
-	pending, u := b.lasts.pendingNotes(b.lasts.get(link, bucket), m, false, from)
-	var prefix []byte
-	if u.lsn == 0 || u.inMap {
-		prefix = staleBucket(markSpace{link, m}, bucket)
-	}
-	return b.mergeNotes(dst, bucket, prefix, from, pending)
+	space := markSpace{link, m}
+	pending := b.lasts.pendingNotes(b.lasts.get(link, bucket), m, false, from)
+	return b.mergeNotes(dst, bucket, staleBucket(space, bucket), b.lasts.voidAt(space), from, pending)
 }
 
-// DropMarks voids the marks of a member in a bucket that records appended so far
-// have made: it has stored them as missing. done is called when that is durable;
-// as in AddMarks.
-func (b *Brick) DropMarks(link LinkID, m placement.Member, bucket placement.Bucket, done func(error)) {
-	h := head{Type: typeUnmark, Link: link, Bucket: bucket, Excluded: placement.Members(0).With(m)}
+// DropMarks forgets all marks of a member that were made under a lower version of
+// the link than ver: under that it has been in sync, and has what it lacks as
+// missing blocks of its own. Later marks are not touched, whenever they come. done is
+// called when that is durable; as in AddMarks.
+func (b *Brick) DropMarks(link LinkID, m placement.Member, ver uint64, done func(error)) {
+	h := head{Type: typeUnmark, Link: link, Ver: ver, Excluded: placement.Members(0).With(m)}
 	b.appendMark(h, func(err error) {
 		b.kickDestage()
 		done(err)
 	})
 }
 
-// MarkCount returns in how many chunks a member has marks, as far as they have
-// been destaged.
-func (b *Brick) MarkCount(link LinkID, m placement.Member) int64 {
+// MarkCount returns in how many chunks a member has marks. While records are on
+// their way home it may be more than that, never less.
+func (b *Brick) MarkCount(link LinkID, m placement.Member) (n int64) {
+	space := markSpace{link, m}
+	b.lasts.mu.Lock()
+	void := b.lasts.void[space]
+	if t := b.lasts.links[link]; t != nil {
+		for _, l := range t {
+			if l == nil {
+				continue
+			}
+			for _, p := range l.notes {
+				if p.typ != typeMissing && p.marks(m, void) {
+					n++
+				}
+			}
+		}
+	}
+	b.lasts.mu.Unlock()
 	b.usageMu.Lock()
 	defer b.usageMu.Unlock()
-	return b.stale[markSpace{link, m}]
+	return n + b.stale[space]
 }
 
-// destageUnmark takes marks out of the map: its batch. Every record before it
-// that was ready has been destaged, and none behind it.
+// destageUnmark takes marks out of the map: its batch.
 func (b *Brick) destageUnmark(p *pend) error {
 	batch := b.pmap.db.NewBatch()
 	defer batch.Close()
 	less := map[markSpace]int64{}
 	for s := p.excluded; s != 0; s = s.Without(s.First()) {
 		space := markSpace{p.last.link, s.First()}
-		if err := b.deleteNotes(batch, staleBucket(space, p.last.bucket), func() { less[space]-- }); err != nil {
+		void := b.lasts.voidAt(space)
+		if err := batch.Set(space.key(keyUnmarked), binary.LittleEndian.AppendUint64(nil, void), nil); err != nil {
+			return err
+		}
+		prefix := space.key(keyStale)
+		err := b.pmap.raw(prefix, keyAfter(prefix), func(k, v []byte) error {
+			if len(k) != staleSize {
+				return rotten("map", "has a note %x", k)
+			}
+			_, _, ver, err := parseNote(k[staleSize-tailSize:], v)
+			if err != nil || ver >= void {
+				return err
+			}
+			less[space]--
+			return batch.Delete(k, nil)
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -68,26 +98,5 @@ func (b *Brick) destageUnmark(p *pend) error {
 		return err
 	}
 	b.count(nil, less)
-	b.lasts.mu.Lock()
-	for s := p.excluded; s != 0; s = s.Without(s.First()) {
-		if u, ok := p.last.unmarked[s.First()]; ok && u.lsn == p.LSN() {
-			p.last.unmarked[s.First()] = unmarkPoint{u.lsn, true}
-		}
-	}
-	b.lasts.mu.Unlock()
 	return nil
-}
-
-// deleteNotes deletes all notes under a prefix, and calls each for every one.
-func (b *Brick) deleteNotes(batch *pebble.Batch, prefix []byte, each func()) error {
-	found := false
-	err := b.pmap.raw(prefix, keyAfter(prefix), func(_, _ []byte) error {
-		found = true
-		each()
-		return nil
-	})
-	if err != nil || !found {
-		return err
-	}
-	return batch.DeleteRange(prefix, keyAfter(prefix), nil)
 }

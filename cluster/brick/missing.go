@@ -8,26 +8,44 @@ import (
 	"petal/placement"
 )
 
-// AddMissing says that this copy lacks blocks and another member of the link has
-// them (R9): from now on whatever the brick has of them is hidden, and reads of
+// AddMissing says that this copy lacks blocks of a bucket and another member of
+// the link has them (R9): whatever the brick has of them is hidden, and reads of
 // them are ErrElsewhere, until a record writes them that is appended later, or
-// AppendFill brings them. done is called when that is durable and seen, or with
-// the reason why it never will be; it may be called before AddMissing returns
-// if the brick has failed, and must not block. At most MarksMax marks; it panics
-// beyond.
-func (b *Brick) AddMissing(link LinkID, marks []Mark, done func(error)) {
-	b.appendNotes(typeMissing, link, 0, marks, func(err error) {
-		if c := b.o.Cache; c != nil { // younger nodes may have been cached with these blocks
-			var last placement.Family
-			for _, m := range marks {
-				if m.Key.Family != last {
-					last = m.Key.Family
-					c.DropFamily(last)
-				}
-			}
-		}
+// AppendFill brings them. Records that were appended before stay hidden even if
+// they are committed later.
+//
+// If last is not zero, it becomes the bucket's last stamp, durable and committed
+// (Lasts): with the marks of this call and of those before it, the copy knows of
+// everything up to there what it has and what it lacks. Records appended later
+// have greater stamps.
+//
+// done is called when all that is durable and in force, or with the reason why
+// it never will be; it may be called before AddMissing returns if the brick has
+// failed, and must not block. At most MarksMax marks; it panics beyond.
+func (b *Brick) AddMissing(link LinkID, bucket placement.Bucket, marks []Mark, last placement.Stamp, done func(error)) {
+	marks = slices.Clone(marks)
+	for i := range marks {
+		marks[i].Bucket = bucket
+	}
+	var cut *head
+	if last != (placement.Stamp{}) {
+		cut = &head{Type: typeCut, Link: link, Bucket: bucket, Ver: last.Ver, Seq: last.Seq}
+	}
+	b.appendNotes(typeMissing, link, 0, marks, cut, func(err error) {
+		b.dropCached(marks)
 		done(err)
 	})
+}
+
+// dropCached forgets what younger nodes have been cached with of these blocks.
+func (b *Brick) dropCached(marks []Mark) {
+	var last placement.Family
+	for _, m := range marks {
+		if b.o.Cache != nil && m.Key.Family != last {
+			last = m.Key.Family
+			b.o.Cache.DropFamily(last)
+		}
+	}
 }
 
 // AppendFill takes a record that brings blocks which are missing here. It is
@@ -87,7 +105,7 @@ func (b *Brick) Missing(link LinkID, from Mark, dst []Mark) ([]Mark, error) {
 		l := b.lasts.find(link, bucket)
 		var pending []Mark
 		if l != nil {
-			pending, _ = b.lasts.pendingNotes(l, 0, true, after)
+			pending = b.lasts.pendingNotes(l, 0, true, after)
 		}
 		var err error
 		if dst, err = b.missingIn(link, bucket, after, pending, dst); err != nil || len(dst) == cap(dst) {
@@ -106,7 +124,7 @@ func (b *Brick) Missing(link LinkID, from Mark, dst []Mark) ([]Mark, error) {
 func (b *Brick) missingIn(link LinkID, bucket placement.Bucket, after placement.Key, pending []Mark, dst []Mark) ([]Mark, error) {
 	candidates := make([]Mark, 0, 256)
 	for {
-		candidates, err := b.mergeNotes(candidates[:0], bucket, lackingBucket(link, bucket), after, pending)
+		candidates, err := b.mergeNotes(candidates[:0], bucket, lackingBucket(link, bucket), 0, after, pending)
 		if err != nil {
 			return dst, err
 		}

@@ -4,14 +4,12 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
-	"math/bits"
 	"slices"
 	"sync"
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 
-	"petal/journal"
 	"petal/placement"
 )
 
@@ -29,16 +27,22 @@ const MarksMax = 4096
 // in the journal and reach the map with the destage of their chunk:
 //
 //	marks    another member lacks them: the survivor's list (R8)
-//	         's' | gmap | position | member u8 | bucket u16 | family, chunk, ^node -> mask u16
+//	         's' | gmap | position | member u8 | bucket u16 | family, chunk, ^node -> mask u16, ver u64
+//	         'u' | gmap | position | member u8 -> ver u64: marks of a lower version are void
 //	missing  this copy lacks them: the rejoiner's list (R9). The truth is the
 //	         mask in the chunk's entry; this finds the chunk:
 //	         'i' | gmap | position | bucket u16 | family, chunk, ^node -> mask u16
 //
-// Keys are big-endian, masks little-endian.
+// Keys are big-endian, values little-endian. The version of a mark is the greatest
+// under which any of its blocks was marked.
 const (
-	keyStale   = 's'
-	keyLacking = 'i'
-	tailSize   = 4 + 8 + 4
+	keyStale     = 's'
+	keyUnmarked  = 'u'
+	keyLacking   = 'i'
+	tailSize     = 4 + 8 + 4
+	staleSize    = 1 + 8 + 1 + 2 + tailSize // of the keys
+	lackingSize  = 1 + 8 + 2 + tailSize
+	unmarkedSize = 1 + 8 + 1
 )
 
 // markSpace is a member of a link that another keeps marks of.
@@ -47,9 +51,12 @@ type markSpace struct {
 	member placement.Member
 }
 
+func (s markSpace) key(prefix byte) []byte {
+	return append(appendLink(make([]byte, 0, 32), prefix, s.link), byte(s.member))
+}
+
 func staleBucket(s markSpace, bucket placement.Bucket) []byte {
-	k := append(appendLink(make([]byte, 0, 32), keyStale, s.link), byte(s.member))
-	return binary.BigEndian.AppendUint16(k, uint16(bucket))
+	return binary.BigEndian.AppendUint16(s.key(keyStale), uint16(bucket))
 }
 
 func lackingBucket(link LinkID, bucket placement.Bucket) []byte {
@@ -61,16 +68,25 @@ func appendTail(b []byte, k placement.Key) []byte {
 	return append(b, appendKey(make([]byte, 0, keySize), k)[1:]...)
 }
 
-// parseNote decodes what follows the prefix of a note's key, and its value.
-func parseNote(tail, v []byte) (k placement.Key, m placement.Mask, err error) {
-	if len(tail) != tailSize || len(v) != 2 {
-		return k, 0, rotten("map", "has a note %x of %d bytes", tail, len(v))
+// parseNote decodes what follows the prefix of a note's key, and its value. A
+// note without a version has the highest.
+func parseNote(tail, v []byte) (k placement.Key, m placement.Mask, ver uint64, err error) {
+	if len(tail) != tailSize || len(v) != 2 && len(v) != 10 {
+		return k, 0, 0, rotten("map", "has a note %x of %d bytes", tail, len(v))
+	}
+	ver = 1<<64 - 1
+	if len(v) == 10 {
+		ver = binary.LittleEndian.Uint64(v[2:])
 	}
 	k, err = parseKey(append([]byte{keyData}, tail...))
-	return k, placement.Mask(binary.LittleEndian.Uint16(v)), err
+	return k, placement.Mask(binary.LittleEndian.Uint16(v)), ver, err
 }
 
-func noteValue(m placement.Mask) []byte { return binary.LittleEndian.AppendUint16(nil, uint16(m)) }
+func lackingValue(m placement.Mask) []byte { return binary.LittleEndian.AppendUint16(nil, uint16(m)) }
+
+func markValue(m placement.Mask, ver uint64) []byte {
+	return binary.LittleEndian.AppendUint64(lackingValue(m), ver)
+}
 
 // compareKeys orders keys as the map does: newest node first.
 func compareKeys(x, y placement.Key) int {
@@ -97,27 +113,24 @@ func (g *noteGroup) one(_ *Record, err error) {
 	}
 }
 
-// appendNotes journals marks, each as a record of the brick's own.
-func (b *Brick) appendNotes(typ headType, link LinkID, members placement.Members, marks []Mark, end func(error)) {
+// appendNotes journals marks, each as a record of the brick's own, and behind
+// them what last says, if anything.
+func (b *Brick) appendNotes(typ headType, link LinkID, members placement.Members, marks []Mark, last *head, end func(error)) {
 	if len(marks) > MarksMax {
 		panic("brick: too many marks")
 	}
-	if len(marks) == 0 {
-		end(nil)
-		return
-	}
-	if err := b.Failed(); err != nil {
-		end(err)
-		return
-	}
-	g := &noteGroup{left: len(marks), end: end}
+	g := &noteGroup{left: len(marks) + 1, end: end}
 	records := make([]Record, len(marks))
+	err := b.Failed()
 	for i, m := range marks {
 		records[i] = Record{Kind: Absent, Key: m.Key, Mask: m.Mask, Link: link, Bucket: m.Bucket, Excluded: members, Done: g.one, local: typ}
 		if !records[i].valid() {
-			end(syscall.EINVAL)
-			return
+			err = cmp.Or(err, error(syscall.EINVAL))
 		}
+	}
+	if err != nil {
+		end(err)
+		return
 	}
 	for i := range records {
 		r := &records[i]
@@ -128,6 +141,11 @@ func (b *Brick) appendNotes(typ headType, link LinkID, members placement.Members
 		}
 		b.send(r, p)
 	}
+	if last == nil {
+		g.one(nil, nil)
+		return
+	}
+	b.appendMark(*last, func(err error) { g.one(nil, err) })
 }
 
 // note enters a record that says something about what a copy lacks.
@@ -154,60 +172,36 @@ func (x *lasts) unnote(p *pend) {
 	x.mu.Unlock()
 }
 
-// unmark notes that a control record is durable that voids marks.
-func (x *lasts) unmark(p *pend, lsn journal.LSN) {
+// voidBefore makes marks of a version below ver count no more.
+func (x *lasts) voidBefore(s markSpace, ver uint64) {
 	x.mu.Lock()
-	defer x.mu.Unlock()
-	l := p.last
-	if l.unmarked == nil {
-		l.unmarked = map[placement.Member]unmarkPoint{}
-		x.unmarked = append(x.unmarked, l)
-	}
-	for s := p.excluded; s != 0; s = s.Without(s.First()) {
-		if l.unmarked[s.First()].lsn < lsn {
-			l.unmarked[s.First()] = unmarkPoint{lsn: lsn}
-		}
-	}
+	x.void[s] = max(x.void[s], ver)
+	x.mu.Unlock()
 }
 
-// unmarkedAt returns up to which LSN marks of a member do not count in a bucket.
-func (x *lasts) unmarkedAt(l *last, m placement.Member) unmarkPoint {
+// voidAt returns the version below which marks do not count.
+func (x *lasts) voidAt(s markSpace) uint64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return l.unmarked[m]
+	return x.void[s]
 }
 
-// prune forgets unmarks that no record can be older than.
-func (x *lasts) prune(applied journal.LSN) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	kept := x.unmarked[:0]
-	for _, l := range x.unmarked {
-		for m, u := range l.unmarked {
-			if u.inMap && u.lsn <= applied {
-				delete(l.unmarked, m)
-			}
-		}
-		if len(l.unmarked) > 0 {
-			kept = append(kept, l)
-		} else {
-			l.unmarked = nil
-		}
-	}
-	clear(x.unmarked[len(kept):])
-	x.unmarked = kept
+// marks reports whether the record marks blocks of a member, with marks of a
+// version below ver void.
+func (p *pend) marks(m placement.Member, ver uint64) bool {
+	return p.excluded.Has(m) && p.stamp.Ver >= ver
 }
 
 // pendingNotes returns, in order of key, what records that the map does not know
 // say about blocks of a bucket: marks of a member, or with missing what this copy
 // lacks. Prepared records count.
-func (x *lasts) pendingNotes(l *last, m placement.Member, missing bool, after placement.Key) (marks []Mark, u unmarkPoint) {
+func (x *lasts) pendingNotes(l *last, m placement.Member, missing bool, after placement.Key) (marks []Mark) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	u = l.unmarked[m]
+	void := x.void[markSpace{l.link, m}]
 	all := map[placement.Key]placement.Mask{}
 	for _, p := range l.notes {
-		if missing != (p.typ == typeMissing) || !missing && (!p.excluded.Has(m) || !p.above(u.lsn)) {
+		if missing != (p.typ == typeMissing) || !missing && !p.marks(m, void) {
 			continue
 		}
 		if after.Family == 0 || compareKeys(p.key, after) > 0 {
@@ -218,14 +212,14 @@ func (x *lasts) pendingNotes(l *last, m placement.Member, missing bool, after pl
 		marks = append(marks, Mark{l.bucket, k, m})
 	}
 	slices.SortFunc(marks, func(x, y Mark) int { return compareKeys(x.Key, y.Key) })
-	return marks, u
+	return marks
 }
 
 var errEnough = errors.New("enough")
 
 // mergeNotes appends to dst the notes of a bucket, those in the map under prefix
-// and the pending ones, ascending after a key, until dst is full.
-func (b *Brick) mergeNotes(dst []Mark, bucket placement.Bucket, prefix []byte, after placement.Key, pending []Mark) ([]Mark, error) {
+// that are not void and the pending ones, ascending after a key, until dst is full.
+func (b *Brick) mergeNotes(dst []Mark, bucket placement.Bucket, prefix []byte, void uint64, after placement.Key, pending []Mark) ([]Mark, error) {
 	add := func(k placement.Key, m placement.Mask) error {
 		if n := len(dst); n > 0 && dst[n-1].Bucket == bucket && dst[n-1].Key == k {
 			dst[n-1].Mask |= m
@@ -246,23 +240,20 @@ func (b *Brick) mergeNotes(dst []Mark, bucket placement.Bucket, prefix []byte, a
 		}
 		return nil
 	}
-	var err error
-	if prefix != nil {
-		lo := prefix
-		if after.Family != 0 {
-			lo = append(appendTail(slices.Clone(prefix), after), 0)
-		}
-		err = b.pmap.raw(lo, keyAfter(prefix), func(k, v []byte) error {
-			key, m, err := parseNote(k[len(prefix):], v)
-			if err != nil {
-				return err
-			}
-			if err := upTo(&key); err != nil {
-				return err
-			}
-			return add(key, m)
-		})
+	lo := prefix
+	if after.Family != 0 {
+		lo = append(appendTail(slices.Clone(prefix), after), 0)
 	}
+	err := b.pmap.raw(lo, keyAfter(prefix), func(k, v []byte) error {
+		key, m, ver, err := parseNote(k[len(prefix):], v)
+		if err != nil || ver < void {
+			return err
+		}
+		if err := upTo(&key); err != nil {
+			return err
+		}
+		return add(key, m)
+	})
 	if err == nil {
 		err = upTo(nil)
 	}
@@ -320,15 +311,17 @@ func (n *noteBatch) addMissing(p *chunkPlan) error {
 	if p.is.Missing == 0 {
 		return n.batch.Delete(k, nil)
 	}
-	return n.batch.Set(k, noteValue(p.is.Missing), nil)
+	return n.batch.Set(k, lackingValue(p.is.Missing), nil)
 }
 
 // addMarks adds the marks that a plan's records, from the i'th on, make of a
 // member; the first of a bucket speaks for all of it.
 func (n *noteBatch) addMarks(p *chunkPlan, i int, m placement.Member) error {
 	l := p.records[i].last
-	u := n.b.lasts.unmarkedAt(l, m)
+	space := markSpace{l.link, m}
+	void := n.b.lasts.voidAt(space)
 	var add placement.Mask
+	var ver uint64
 	for j, r := range p.records {
 		if r.last != l || !r.excluded.Has(m) {
 			continue
@@ -336,14 +329,14 @@ func (n *noteBatch) addMarks(p *chunkPlan, i int, m placement.Member) error {
 		if j < i {
 			return nil // done with that one
 		}
-		if r.LSN() > u.lsn {
+		if r.marks(m, void) {
 			add |= r.mask
+			ver = max(ver, r.stamp.Ver)
 		}
 	}
 	if add == 0 {
 		return nil
 	}
-	space := markSpace{l.link, m}
 	k := appendTail(staleBucket(space, l.bucket), p.key)
 	old, c, err := n.b.pmap.db.Get(k)
 	switch {
@@ -355,17 +348,16 @@ func (n *noteBatch) addMarks(p *chunkPlan, i int, m placement.Member) error {
 	case err != nil:
 		return err
 	default:
-		_, had, err := parseNote(k[len(k)-tailSize:], old)
+		_, had, hadVer, err := parseNote(k[len(k)-tailSize:], old)
 		c.Close()
-		if err != nil {
+		if err != nil || had|add == had && ver <= hadVer {
 			return err
 		}
-		if had|add == had {
-			return nil
+		if hadVer >= void {
+			add, ver = add|had, max(ver, hadVer)
 		}
-		add |= had
 	}
-	return n.batch.Set(k, noteValue(add), nil)
+	return n.batch.Set(k, markValue(add, ver), nil)
 }
 
 // applied counts what the batch has brought.
@@ -387,25 +379,26 @@ func (b *Brick) count(lacking map[LinkID]int64, stale map[markSpace]int64) {
 
 // loadNotes counts the notes in the map, at open.
 func (b *Brick) loadNotes() error {
-	err := b.pmap.raw([]byte{keyLacking}, []byte{keyLacking + 1}, func(k, v []byte) error {
-		if len(k) != 1+8+2+tailSize {
-			return rotten("map", "has a note %x", k)
-		}
-		_, m, err := parseNote(k[11:], v)
-		b.lacking[parseLink(k)] += int64(bits.OnesCount16(uint16(m)))
-		return err
-	})
-	if err != nil {
-		return err
+	count := func(prefix byte, size int, f func(k []byte, m placement.Mask)) error {
+		return b.pmap.raw([]byte{prefix}, []byte{prefix + 1}, func(k, v []byte) error {
+			if len(k) != size {
+				return rotten("map", "has a note %x", k)
+			}
+			_, m, _, err := parseNote(k[size-tailSize:], v)
+			f(k, m)
+			return err
+		})
 	}
-	return b.pmap.raw([]byte{keyStale}, []byte{keyStale + 1}, func(k, v []byte) error {
-		if len(k) != 1+8+1+2+tailSize {
-			return rotten("map", "has a note %x", k)
-		}
-		_, _, err := parseNote(k[12:], v)
-		b.stale[markSpace{parseLink(k), placement.Member(k[9])}]++
-		return err
-	})
+	return errors.Join(
+		count(keyLacking, lackingSize, func(k []byte, m placement.Mask) { b.lacking[parseLink(k)] += int64(blocks(m)) }),
+		count(keyStale, staleSize, func(k []byte, _ placement.Mask) { b.stale[markSpace{parseLink(k), placement.Member(k[9])}]++ }),
+		b.pmap.raw([]byte{keyUnmarked}, []byte{keyUnmarked + 1}, func(k, v []byte) error {
+			if len(k) != unmarkedSize || len(v) != 8 {
+				return rotten("map", "has an unmark %x of %d bytes", k, len(v))
+			}
+			b.lasts.voidBefore(markSpace{parseLink(k), placement.Member(k[9])}, binary.LittleEndian.Uint64(v))
+			return nil
+		}))
 }
 
 // parseLink decodes the link of a key.

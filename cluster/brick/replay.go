@@ -141,7 +141,7 @@ func (b *Brick) judge(log []logged, applied, settled journal.LSN, rec *Recovery)
 			void[journal.LSN(h.Target)] = true
 			r.void = true
 			continue
-		case h.Type == typeStamp:
+		case h.Type == typeStamp || h.Type == typeCut:
 			r.void = true
 			continue
 		case h.Type == typeDrop:
@@ -229,7 +229,7 @@ func (b *Brick) readmit(r *logged, applied, known journal.LSN, rec *Recovery) er
 		p := b.control(h)
 		p.lsn.Store(uint64(r.lsn))
 		if p.typ == typeUnmark {
-			b.lasts.unmark(p, r.lsn)
+			b.takeEffect(h)
 		}
 		p.state.Store(stateReady)
 		*b.order.at(r.lsn) = p
@@ -273,8 +273,8 @@ func (b *Brick) readmit(r *logged, applied, known journal.LSN, rec *Recovery) er
 func (b *Brick) readmitStamp(r *logged) {
 	h := &r.head
 	switch {
-	case h.Type == typeDiscard && h.Key.Family == 0:
-		b.forgetLasts(h.Link)
+	case h.Type == typeCut || h.Type == typeDiscard && h.Key.Family == 0:
+		b.takeEffect(h)
 	case h.Type.ordered() && (!r.void || r.covered) && h.stamp() != (placement.Stamp{}):
 		l := b.lasts.get(h.Link, h.Bucket)
 		if l.Durable.Before(h.stamp()) {

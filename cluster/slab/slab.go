@@ -262,6 +262,12 @@ func (p *Pool) Close() error {
 	if s := p.Stats(); s.InUse != 0 {
 		return fmt.Errorf("slab: %d bytes are still in use", s.InUse)
 	}
+	return p.Discard()
+}
+
+// Discard unmaps the pool's memory whoever has borrowed it: that process is dead
+// and never touches it again. For simulation; a use after it ends the process.
+func (p *Pool) Discard() error {
 	for i := range p.class {
 		for _, mem := range p.class[i].arenas {
 			if err := unix.Munmap(mem); err != nil {
