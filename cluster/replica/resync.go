@@ -39,7 +39,7 @@ func (l *seat) discardTail(tail []link.Record) {
 		left := n
 		for _, r := range part {
 			rec := l.tasks[r.Ref-1].rec
-			l.s.c.Store.AddMissing(l.id, []brick.Mark{markOf(rec)}, func(err error) {
+			l.s.c.Store.AddMissing(l.id, rec.Bucket, []brick.Mark{markOf(rec)}, placement.Stamp{}, func(err error) {
 				if err != nil {
 					return
 				}
@@ -198,7 +198,7 @@ func (l *seat) storeCut(e *link.Effect) {
 		last = e.Stamp
 		l.past.begin(bucket, last)
 	}
-	l.s.c.Store.AddMissing(l.id, l.cutMarks, func(err error) {
+	l.s.c.Store.AddMissing(l.id, bucket, l.cutMarks, last, func(err error) {
 		if err != nil {
 			l.call(func() { l.fail(err) })
 		} else if last != (placement.Stamp{}) {
@@ -227,9 +227,7 @@ func (l *seat) dropMarks(e *link.Effect) {
 	if l.s.c.Store.MarkCount(l.id, e.Member) == 0 {
 		return
 	}
-	for b := range placement.Bucket(placement.Buckets) {
-		l.s.c.Store.DropMarks(l.id, e.Member, b, func(error) {})
-	}
+	l.s.c.Store.DropMarks(l.id, e.Member, e.Ver, func(error) {})
 }
 
 // discardAll throws away what this server has of a link: its disk was set back

@@ -31,9 +31,9 @@ type Store interface {
 	Lasts(placement.LinkID, func(placement.Bucket, brick.Last))
 	AddMarks(placement.LinkID, placement.Members, []brick.Mark, func(error))
 	Marks(link placement.LinkID, m placement.Member, b placement.Bucket, from placement.Key, dst []brick.Mark) ([]brick.Mark, error)
-	DropMarks(link placement.LinkID, m placement.Member, b placement.Bucket, done func(error))
+	DropMarks(link placement.LinkID, m placement.Member, ver uint64, done func(error))
 	MarkCount(placement.LinkID, placement.Member) int64
-	AddMissing(link placement.LinkID, marks []brick.Mark, done func(error))
+	AddMissing(link placement.LinkID, b placement.Bucket, marks []brick.Mark, last placement.Stamp, done func(error))
 	Missing(link placement.LinkID, from brick.Mark, dst []brick.Mark) ([]brick.Mark, error)
 	MissingCount(placement.LinkID) int64
 	AppendFill(*brick.Record) error
