@@ -383,6 +383,10 @@ func reconfigure(s *State, l placement.LinkID, in placement.Members, head placem
 		{Gmap: l.GMap, Position: l.Position, Ver: s.Link(l).Ver, InSync: uint32(in), Head: uint32(head), Reason: "test"}}}}}
 }
 
+func rejoined(l placement.LinkID, ver uint64, m placement.Member) *metapb.Command {
+	return &metapb.Command{Kind: &metapb.Command_Rejoined{Rejoined: &metapb.Rejoined{Gmap: l.GMap, Position: l.Position, Ver: ver, Member: uint32(m)}}}
+}
+
 // TestWitness is R14, at start.
 func TestWitness(t *testing.T) {
 	begin := func(server int, witnessed uint64, brick byte) *metapb.Command {
