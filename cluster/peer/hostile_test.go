@@ -16,8 +16,8 @@ import (
 	"petal/placement"
 )
 
-// closed reports whether the other side closes the connection, reading what
-// comes before.
+// hungUp waits until the other side closes the connection, and returns what it
+// sent before.
 func hungUp(t *testing.T, c net.Conn) (sent []byte) {
 	t.Helper()
 	c.SetReadDeadline(time.Now().Add(patience))
@@ -247,7 +247,7 @@ func TestTraitor(t *testing.T) {
 	}{
 		{"garbage", bytes.Repeat([]byte("garbage "), 100)},
 		{"header of zeros", make([]byte, 4096)},
-		{"wrong checksum", append(frame(cancel)[:70], 1, 2, 3, 4)},
+		{"wrong checksum", append(frame(cancel)[:wire.HeaderSize], bytes.Repeat([]byte{7}, 100)...)},
 		{"huge payload", forge(cancel, func(b []byte) { binary.LittleEndian.PutUint32(b[48:], 1<<31) })},
 		{"payload of a kind without", forge(cancel, func(b []byte) { binary.LittleEndian.PutUint32(b[48:], 4096) })},
 		{"newer version", forge(cancel, func(b []byte) { b[4]++ })},
@@ -263,9 +263,8 @@ func TestTraitor(t *testing.T) {
 		r.want("up")
 		conns[wire.ClassRequest].Write(c.b)
 		r.want("down")
-		for class, conn := range conns {
+		for _, conn := range conns {
 			hungUp(t, conn)
-			_ = class
 		}
 		if s := one.Status()[0]; s.Why == nil || strings.Contains(s.Why.Error(), "EOF") {
 			t.Errorf("%s: cut off for %v", c.name, s.Why)
