@@ -1,0 +1,268 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"time"
+
+	"petal/journal/vfs"
+	"petal/placement"
+)
+
+// Faults is a set of kinds of faults.
+type Faults uint32
+
+// The kinds.
+const (
+	PowerOff  Faults = 1 << iota // a machine loses power, between or in the middle of writes
+	Kill                         // kill -9 of a process
+	PowerCut                     // all machines lose power at once
+	Pause                        // SIGSTOP, SIGCONT; the longest outlast a lease
+	Reset                        // a connection is lost with all that is under way
+	Cut                          // two machines can't reach each other
+	CutOneWay                    // one can't reach another, but the other can
+	CutData                      // the same, but the raft class passes
+	Isolate                      // a machine can't reach anybody
+	SlowEdge                     // messages take tens of milliseconds and more
+	SlowDisk                     // so do disks
+	LossyRaft                    // part of the raft class vanishes
+	ClockJump                    // CLOCK_REALTIME jumps
+	Rot                          // bits of the victim's brick flip, writes to it are lost or go elsewhere, sectors can't be read
+	DeadDisk                     // the victim's brick fails
+
+	// Benign faults harm no durable byte: any number of them, anywhere, at any
+	// time must not lose anything.
+	Benign = PowerOff | Kill | PowerCut | Pause | Reset | Cut | CutOneWay | CutData | Isolate | SlowEdge | SlowDisk | LossyRaft | ClockJump
+)
+
+var faultNames = [...]string{
+	"power-off", "kill", "power-cut", "pause", "reset", "cut", "cut-one-way", "cut-data", "isolate", "slow-edge", "slow-disk", "lossy-raft", "clock-jump", "rot", "dead-disk",
+}
+
+func (f Faults) String() string {
+	var names []string
+	for i, name := range faultNames {
+		if f>>i&1 != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+// nemesis brings faults about. It keeps a budget: what destroys data happens at
+// one victim only, and while that is possible nothing takes away the other
+// copies of what the victim holds. So a block never suffers more than its
+// scheme must survive.
+type nemesis struct {
+	s      *Sim
+	rng    *rand.Rand
+	kinds  []Faults
+	pace   time.Duration // mean time between faults
+	victim placement.Server
+	spared map[placement.Server]bool // holds other copies of what the victim holds
+	over   bool
+}
+
+func newNemesis(s *Sim, faults Faults) *nemesis {
+	n := &nemesis{s: s, rng: s.e.rng("faults"), spared: map[placement.Server]bool{}}
+	for i := range faultNames {
+		if k := Faults(1) << i; faults&k != 0 {
+			n.kinds = append(n.kinds, k)
+		}
+	}
+	n.pace = []time.Duration{400 * time.Millisecond, 1500 * time.Millisecond, 5 * time.Second}[n.rng.IntN(3)]
+	return n
+}
+
+// choose names the victim, once it is known who holds what.
+func (n *nemesis) choose(g *placement.GMap) {
+	for _, k := range n.kinds {
+		if k&(Rot|DeadDisk) == 0 {
+			continue
+		}
+		if n.victim == 0 {
+			n.victim = g.Ring[n.rng.IntN(len(g.Ring))]
+			n.s.tracef("faults: the victim is %d", n.victim)
+		}
+		for _, l := range g.Links(nil, n.victim) {
+			for _, m := range g.Members(l.Position) {
+				n.spared[m] = m != n.victim
+			}
+		}
+		if k == Rot {
+			n.rot()
+		}
+	}
+}
+
+// run plans faults until the time has come.
+func (n *nemesis) run(until time.Duration) {
+	if n.s.e.now >= until || n.over || n.s.failed() {
+		return
+	}
+	n.one()
+	n.s.e.after(between(n.rng, n.pace/4, n.pace*2), nil, nil, func() { n.run(until) })
+}
+
+// target draws a machine that may be harmed.
+func (n *nemesis) target() *machine {
+	for {
+		if m := n.s.machines[n.rng.IntN(len(n.s.machines))]; !n.spared[m.id] {
+			return m
+		}
+	}
+}
+
+// long draws how long something lasts: mostly less than a lease, sometimes much
+// more.
+func (n *nemesis) long() time.Duration {
+	return between(n.rng, 0, []time.Duration{200 * time.Millisecond, 2 * time.Second, 4 * time.Second, 15 * time.Second}[n.rng.IntN(4)])
+}
+
+func (n *nemesis) one() {
+	if len(n.kinds) == 0 {
+		return
+	}
+	k := n.kinds[n.rng.IntN(len(n.kinds))]
+	c := &n.s.report.Counts
+	switch k {
+	case PowerOff, Kill:
+		m := n.target()
+		switch {
+		case k == Kill:
+			c.Kills++
+			m.kill("by chance")
+		case n.rng.IntN(2) == 0:
+			c.Crashes++
+			m.powerOffSoon()
+		default:
+			c.Crashes++
+			m.powerOff("")
+		}
+		n.later(n.long(), m.start)
+	case PowerCut:
+		if len(n.spared) > 0 || n.rng.IntN(4) != 0 {
+			return
+		}
+		c.PowerCuts++
+		for _, m := range n.s.machines {
+			m.powerOff("with all others")
+			n.later(n.long()/4, m.start)
+		}
+	case Pause:
+		c.Pauses++
+		n.target().pause(n.long())
+	case ClockJump:
+		m := n.target()
+		m.clock.wall = m.clock.wall.Add(between(n.rng, -time.Hour, time.Hour))
+	case SlowDisk:
+		n.slowDisk()
+	default:
+		n.network(k)
+	}
+}
+
+func (n *nemesis) slowDisk() {
+	m := n.target()
+	d := between(n.rng, time.Millisecond, 100*time.Millisecond)
+	n.s.tracef("faults: disk of %d needs %v for %v", m.id, d, d)
+	m.speed = [2]time.Duration{d / 2, d}
+	n.later(n.long(), func() { m.speed = [2]time.Duration{diskFast, diskSlow} })
+}
+
+// network harms a way between two machines, or all of one.
+func (n *nemesis) network(k Faults) {
+	a := n.target()
+	b := n.target()
+	if a == b {
+		return
+	}
+	net := n.s.net
+	heal := func() { net.heal(a.id, b.id); net.heal(b.id, a.id) }
+	n.s.tracef("faults: %v of %d and %d", k, a.id, b.id)
+	n.s.report.Counts.Cuts++
+	switch k {
+	case Reset:
+		n.s.report.Counts.Resets++
+		net.reset(a.id, b.id)
+		return
+	case Cut, CutData:
+		net.cut(a.id, b.id, k == Cut)
+		net.cut(b.id, a.id, k == Cut)
+	case CutOneWay:
+		net.cut(a.id, b.id, n.rng.IntN(2) == 0)
+	case Isolate:
+		for _, o := range n.s.machines {
+			if o != a {
+				net.cut(a.id, o.id, true)
+				net.cut(o.id, a.id, true)
+			}
+		}
+		heal = func() {
+			for _, o := range n.s.machines {
+				net.heal(a.id, o.id)
+				net.heal(o.id, a.id)
+			}
+		}
+	case SlowEdge:
+		net.edge(a.id, b.id).slow = between(n.rng, time.Millisecond, 600*time.Millisecond)
+	case LossyRaft:
+		net.edge(a.id, b.id).lossy = n.rng.Float64()
+	}
+	n.later(n.long(), heal)
+}
+
+// later plans the end of a fault.
+func (n *nemesis) later(d time.Duration, heal func()) {
+	n.s.e.after(d, nil, nil, func() {
+		if !n.over {
+			heal()
+		}
+	})
+}
+
+// heal ends all faults for good: everything runs and reaches everything.
+func (n *nemesis) heal() {
+	n.over = true
+	s := n.s
+	s.tracef("faults: all healed")
+	for _, m := range s.machines {
+		m.speed = [2]time.Duration{diskFast, diskSlow}
+		m.node.crashIn, m.brick.crashIn = 0, 0
+		m.brick.trouble = nil
+		m.pausedUntil = min(m.pausedUntil, s.e.now)
+		for _, o := range s.machines {
+			if o != m {
+				s.net.heal(m.id, o.id)
+			}
+		}
+		m.start()
+	}
+}
+
+// rot gives the victim's brick an unreliable disk: only where data are, since
+// names and the map are the file system's and Pebble's to protect.
+func (n *nemesis) rot() {
+	chance := []float64{0.001, 0.01, 0.05}[n.rng.IntN(3)]
+	n.s.machine(n.victim).brick.trouble = func(op vfs.Op) (v verdict) {
+		if n.over || op.Kind != vfs.OpWrite && op.Kind != vfs.OpRead || !strings.HasPrefix(op.Name, "data") || n.rng.Float64() >= chance {
+			return v
+		}
+		n.s.report.Counts.Rots++
+		n.s.tracef("faults: rot in %v of %s at %d, %d bytes", op.Kind, op.Name, op.Off, op.Len)
+		if op.Kind == vfs.OpRead {
+			v.err = syscall.EIO
+			return v
+		}
+		switch n.rng.IntN(3) {
+		case 0:
+			v.lose = true
+		case 1:
+			v.flip, v.flipBit = true, n.rng.Int64N(op.Len*8)
+		case 2:
+			v.shift = vfs.BlockSize * int64(1+n.rng.IntN(8))
+		}
+		return v
+	}
+}

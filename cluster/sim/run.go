@@ -1,0 +1,226 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"petal/cluster/meta"
+	"petal/cluster/meta/metapb"
+	"petal/cluster/slab"
+	"petal/cluster/times"
+	"petal/placement"
+)
+
+const diskName = "disk"
+
+// Phases of a run, in virtual time.
+const (
+	formWithin = 60 * time.Second  // for the cluster to form and all links to open
+	endWithin  = 60 * time.Second  // for all commands to end once faults have stopped
+	healWithin = 240 * time.Second // for all copies to be equal again
+	judgeLimit = 10 * time.Second  // of real time, for each block
+)
+
+// Run makes a run.
+func Run(cfg Config) *Report {
+	s := newSim(cfg)
+	defer s.close()
+	s.tracef("seed %d: %d machines, %v, faults %v", cfg.Seed, len(s.machines), s.scheme, s.cfg.Faults)
+	for _, phase := range []func(){s.form, s.work1, s.quiet, s.heal, s.audit, s.judge} {
+		if phase(); s.failed() {
+			break
+		}
+	}
+	s.report.Seed, s.report.Virtual, s.report.Events, s.report.Mark = cfg.Seed, s.e.now, s.e.count, s.e.mark
+	s.report.Attempts = s.history.ops
+	s.report.Counts.Sent, s.report.Counts.Delivered, s.report.Counts.Lost = s.net.stats.sent, s.net.stats.delivered, s.net.stats.lost
+	for _, c := range s.clients {
+		s.report.Commands += c.ended
+	}
+	return &s.report
+}
+
+func newSim(cfg Config) *Sim {
+	s := &Sim{cfg: cfg, e: newEngine(cfg.Seed, cfg.Trace), history: newHistory()}
+	rng := s.e.rng("config")
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&s.cfg.Machines, []int{5, 5, 5, 6, 7, 9}[rng.IntN(6)])
+	def(&s.cfg.Clients, 4+rng.IntN(12))
+	if s.cfg.Faulty == 0 {
+		s.cfg.Faulty = between(rng, 20*time.Second, 90*time.Second)
+	}
+	s.scheme = []placement.Scheme{placement.Mirror, placement.Mirror, placement.Mirror3}[rng.IntN(3)]
+	if s.cfg.Scheme != 0 {
+		s.scheme = s.cfg.Scheme
+	}
+	some := Faults(0)
+	for i := range faultNames {
+		if rng.IntN(2) == 0 {
+			some |= Faults(1) << i
+		}
+	}
+	if s.cfg.Faults == 0 {
+		s.cfg.Faults = some & Benign
+	}
+	if s.cfg.BrickBytes == 0 {
+		s.cfg.BrickBytes = 512 << 20
+	}
+	if s.cfg.JournalBytes == 0 {
+		s.cfg.JournalBytes = 16 << 20
+	}
+	if s.cfg.Times == (times.Times{}) {
+		s.cfg.Times = times.Default()
+	}
+	for i := range s.clusterID {
+		s.clusterID[i] = byte(rng.Uint32())
+	}
+	s.pool = slab.New(256 << 20)
+	s.net = newNetwork(s.e)
+	for i := range s.cfg.Machines {
+		s.machines = append(s.machines, newMachine(s, placement.Server(i+1)))
+	}
+	s.work = newWorkload(s)
+	s.faults = newNemesis(s, s.cfg.Faults)
+	return s
+}
+
+func newWorkload(s *Sim) *workload {
+	rng := s.e.rng("workload")
+	w := &workload{s: s, known: map[uint64][]byte{}, unit: []int{sectorBytes, placement.BlockSize}[rng.IntN(2)]}
+	first := uint64(rng.IntN(diskChunks - 16))
+	for range 3 + rng.IntN(8) {
+		c := first + uint64(rng.IntN(16))
+		if !slices.Contains(w.hot, c) {
+			w.hot = append(w.hot, c)
+		}
+	}
+	return w
+}
+
+const diskChunks = 1024
+
+// until lets events happen until the condition holds; false if it does not
+// within the time.
+func (s *Sim) until(within time.Duration, holds func() bool) bool {
+	end := s.e.now + within
+	for s.e.now < end && !s.failed() {
+		if holds() {
+			return true
+		}
+		s.e.run(s.e.now + 50*time.Millisecond)
+	}
+	return holds()
+}
+
+// form switches all machines on, and makes one cluster and a disk of them.
+func (s *Sim) form() {
+	for _, m := range s.machines {
+		s.e.after(between(m.rng, 0, 300*time.Millisecond), nil, nil, m.start)
+	}
+	first := s.machines[0]
+	s.e.run(time.Second)
+	if first.proc == nil {
+		s.failf("machine 1 has not started")
+		return
+	}
+	s.joinAll()
+	if !s.until(formWithin, func() bool { return s.allStarted() }) {
+		s.failf("the cluster does not form within %v", formWithin)
+		return
+	}
+	id := [16]byte{1}
+	s.propose(first, &metapb.Command{Kind: &metapb.Command_CreateDisk{CreateDisk: &metapb.CreateDisk{
+		Id: id[:], Name: diskName, Size: diskChunks * placement.ChunkSize, BlockSize: uint32(s.work.unit), Scheme: s.scheme.String(),
+	}}})
+	if !s.until(formWithin, s.allServe) {
+		s.failf("the links do not open within %v:\n%s", formWithin, s.status())
+	}
+}
+
+func (s *Sim) joinAll() {
+	first := s.machines[0]
+	for _, m := range s.machines[1:] {
+		s.propose(first, &metapb.Command{Kind: &metapb.Command_Join{Join: &metapb.Join{
+			Name: fmt.Sprintf("m%d", m.id), Release: meta.Release, Addresses: []string{fmt.Sprintf("m%d", m.id)},
+		}}})
+	}
+}
+
+func (s *Sim) propose(m *machine, cmd *metapb.Command) {
+	ended := false
+	m.group().ProposeAsync(cmd, func(_ *meta.State, err error) {
+		if ended = true; err != nil {
+			s.failf("%T: %v", cmd.Kind, err)
+		}
+	})
+	m.kick()
+	if !s.until(10*time.Second, func() bool { return ended }) {
+		s.failf("%T has no answer", cmd.Kind)
+	}
+}
+
+// work1 lets clients work while faults happen.
+func (s *Sim) work1() {
+	if g := s.gmap(); g != nil {
+		s.faults.choose(g)
+	}
+	for i := range s.cfg.Clients {
+		c := &client{s: s, id: i, rng: s.e.rng(fmt.Sprint("client ", i)), node: s.machines[i%len(s.machines)].id}
+		s.clients = append(s.clients, c)
+		c.later(between(c.rng, 0, 100*time.Millisecond), c.next)
+	}
+	end := s.e.now + s.cfg.Faulty
+	s.faults.run(end)
+	s.until(s.cfg.Faulty, func() bool { return false })
+}
+
+// quiet ends the faults; soon every command must have ended.
+func (s *Sim) quiet() {
+	s.faults.heal()
+	s.e.run(s.e.now + 5*time.Second) // some more work on the healed cluster
+	for _, c := range s.clients {
+		c.stop = true
+	}
+	if s.until(endWithin, s.idle) || s.failed() {
+		return
+	}
+	for _, c := range s.clients {
+		if op := c.op; op != nil {
+			s.failf("client %d: a %v at %d has not ended %v after the faults, try %d through %d\n%s", c.id, op.kind, op.off, endWithin, op.count, c.node, s.status())
+			return
+		}
+	}
+}
+
+func (s *Sim) idle() bool {
+	return !slices.ContainsFunc(s.clients, func(c *client) bool { return c.op != nil })
+}
+
+// heal waits until all members of all links are in sync and miss nothing.
+func (s *Sim) heal() {
+	if !s.until(healWithin, s.whole) && !s.failed() {
+		s.failf("the copies are not whole %v after the faults:\n%s", healWithin, s.status())
+	}
+	s.e.run(s.e.now + 3*time.Second) // commit notices, destage
+}
+
+// judge puts the history into order.
+func (s *Sim) judge() {
+	bad, gaveUp := s.history.check(judgeLimit)
+	s.report.Unjudged = gaveUp
+	for _, b := range bad {
+		s.failf("block %d (chunk %d, link %v) is not linearizable:\n%s", b.block, b.block/placement.BlocksPerChunk, s.linkOf(b.block), b.text)
+	}
+}
+
+func (s *Sim) close() {
+	for _, m := range s.machines {
+		m.end("the run is over", 0, 1)
+	}
+	s.e.run(s.e.now + time.Millisecond)
+}

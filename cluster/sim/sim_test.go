@@ -1,0 +1,121 @@
+package sim
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	seedFlag  = flag.Uint64("seed", 0, "replay this seed, with a trace to -trace")
+	traceFlag = flag.String("trace", "", "file for the trace of -seed; - is the standard output")
+	timeFlag  = flag.Duration("simtime", 3*time.Second, "real time to spend on fresh seeds")
+	firstFlag = flag.Uint64("first", 0, "first of the fresh seeds; 0: by the calendar")
+)
+
+// TestSeed replays a seed: make sim SEED=n.
+func TestSeed(t *testing.T) {
+	if *seedFlag == 0 {
+		return // nobody asked
+	}
+	cfg := Config{Seed: *seedFlag}
+	switch *traceFlag {
+	case "":
+	case "-":
+		cfg.Trace = os.Stdout
+	default:
+		f, err := os.Create(*traceFlag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		cfg.Trace = f
+	}
+	tellRun(t, Run(cfg))
+}
+
+// TestFreshSeeds runs seeds that nobody has run before.
+func TestFreshSeeds(t *testing.T) {
+	first := *firstFlag
+	if first == 0 {
+		first = uint64(time.Now().UnixMicro())
+	}
+	t.Logf("first seed %d", first)
+	var total Report
+	runs := 0
+	for began := time.Now(); time.Since(began) < *timeFlag && !t.Failed(); runs++ {
+		r := Run(Config{Seed: first + uint64(runs)})
+		if len(r.Failures) > 0 {
+			tellRun(t, r)
+		}
+		total.add(r)
+	}
+	t.Logf("%d runs, %v simulated, %d events, %d commands ended, %d blocks not judged, longest command %v, %+v",
+		runs, total.Virtual.Round(time.Second), total.Events, total.Commands, total.Unjudged, total.Worst, total.Counts)
+}
+
+func (r *Report) add(o *Report) {
+	r.Virtual += o.Virtual
+	r.Events += o.Events
+	r.Commands += o.Commands
+	r.Attempts += o.Attempts
+	r.Unjudged += o.Unjudged
+	r.Worst = max(r.Worst, o.Worst)
+	r.Counts.add(&o.Counts)
+}
+
+func tellRun(t *testing.T, r *Report) {
+	t.Helper()
+	for _, f := range r.Failures {
+		t.Errorf("seed %d: %s", r.Seed, f)
+	}
+	t.Logf("seed %d: %v simulated, %d events, %d commands, mark %x, longest command %v, %+v", r.Seed, r.Virtual, r.Events, r.Commands, r.Mark, r.Worst, r.Counts)
+}
+
+// TestPastFailures runs the seeds that have found something once.
+func TestPastFailures(t *testing.T) {
+	text, err := os.ReadFile("testdata/seeds")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		line, _, _ = strings.Cut(line, "#")
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		seed, err := strconv.ParseUint(line, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := Run(Config{Seed: seed}); len(r.Failures) > 0 {
+			tellRun(t, r)
+		}
+	}
+}
+
+// TestSameSeedSameTrace: a seed gives the same run, byte for byte, and looking
+// at it changes nothing.
+func TestSameSeedSameTrace(t *testing.T) {
+	for seed := uint64(1); seed <= 3; seed++ {
+		var a, b bytes.Buffer
+		ra, rb := Run(Config{Seed: seed, Trace: &a}), Run(Config{Seed: seed, Trace: &b})
+		if !bytes.Equal(a.Bytes(), b.Bytes()) {
+			al, bl := strings.Split(a.String(), "\n"), strings.Split(b.String(), "\n")
+			for i := range al {
+				if i >= len(bl) || al[i] != bl[i] {
+					t.Fatalf("seed %d: line %d of the trace is\n%s\nand then\n%s", seed, i, al[i], bl[min(i, len(bl)-1)])
+				}
+			}
+		}
+		if rc := Run(Config{Seed: seed}); ra.Mark != rb.Mark || ra.Mark != rc.Mark {
+			t.Fatalf("seed %d: marks %x, %x with traces, %x without", seed, ra.Mark, rb.Mark, rc.Mark)
+		}
+		if a.Len() < 100_000 {
+			t.Fatalf("a trace of %d bytes tells nothing", a.Len())
+		}
+	}
+}
