@@ -42,6 +42,10 @@
 // message that Send took is delivered, or Down is told. A peer that lets so much
 // pile up that the queue is full is cut off for that reason.
 //
+// Connections are not rekeyed: package crypto/tls answers a key update, but offers
+// none. RFC 8446 section 5.5 puts the margin of AES-GCM at 2^-57 after 388 GB
+// under one key; it shrinks with the square, to about 2^-40 after 100 TB.
+//
 // Age (R13). Each side pings, and a Pong gives back the ping's time t0 and the
 // other's time r, which is later than t0: so t0 - r is a lower bound of the
 // difference between the two clocks, and the greatest of those seen, lowered by

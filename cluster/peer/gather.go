@@ -28,7 +28,9 @@ func (g *gather) flush() error {
 	defer g.mu.Unlock()
 	g.held = false
 	_, err := g.Conn.Write(g.buf)
-	g.buf = g.buf[:0]
+	if g.buf = g.buf[:0]; cap(g.buf) > keepBytes {
+		g.buf = nil
+	}
 	return err
 }
 

@@ -58,7 +58,7 @@ func someRequest(t *testing.T) (pki.Key, *JoinRequest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return key, &JoinRequest{CSR: csr, Name: "n5", Site: "s", Kind: "data", Addrs: []string{"b:2"}, Portals: []string{"c:3"}, Release: "1.0", Extra: []byte("y")}
+	return key, &JoinRequest{CSR: csr, Name: "n5", Site: "s", Kind: "data", Addrs: []string{"b:2"}, Portals: []string{"c:3"}, Release: "1.0", Extra: bytes.Repeat([]byte("y"), 6<<10)}
 }
 
 // TestJoin: a newcomer with a token gets a certificate, and with it talks to

@@ -24,8 +24,7 @@ const (
 type reader struct {
 	c          *conn
 	buf        []byte
-	head, tail int    // buf[head:tail] has come and not been consumed
-	body       []byte // of a message whose body the buffer is too small for
+	head, tail int // buf[head:tail] has come and not been consumed
 	m          wire.Message
 	bulk       bool // the last data were large: read less ahead
 }
@@ -110,10 +109,7 @@ func (r *reader) readBody(head, n int) error {
 	}
 	h := append(make([]byte, 0, wire.HeaderSize+wire.MaxDetail), r.buf[r.head:r.head+head]...)
 	r.head += head
-	if cap(r.body) < n {
-		r.body = make([]byte, n)
-	}
-	b := r.body[:n]
+	b := make([]byte, n) // seldom: a piece of a snapshot, or a long list
 	got := copy(b, r.buf[r.head:r.tail])
 	r.head += got
 	k, err := io.ReadFull(r.c.net, b[got:])

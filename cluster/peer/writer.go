@@ -146,7 +146,9 @@ func (w *writer) flush() error {
 	if e := w.c.gather.flush(); err == nil {
 		err = e
 	}
-	w.copied = w.copied[:0]
+	if w.copied = w.copied[:0]; cap(w.copied) > keepBytes {
+		w.copied = nil
+	}
 	w.count(int64(sent))
 	return err
 }
