@@ -163,6 +163,8 @@ type rig struct {
 
 	seed     uint64
 	recovery *Recovery
+
+	before, after func() // around taking what a crash leaves; the gate is held
 }
 
 // crash is what is left of a rig.
@@ -237,6 +239,9 @@ func (g *rig) powerOff() {
 	// If Pebble's goroutine is where the power goes, the test's own goes on up to
 	// its next device call, which the disk may keep. So: what is acknowledged
 	// before, the disk, the map, which follows it, and what is issued last.
+	if g.before != nil {
+		g.before()
+	}
 	rng := rand.New(rand.NewPCG(uint64(g.calls), 7))
 	c.mem = g.mem.Crash(rng.Uint64())
 	c.peb = g.peb.CrashClone(pebblefs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 50, 100}[rng.IntN(3)], RNG: rng})
@@ -245,6 +250,9 @@ func (g *rig) powerOff() {
 		c.issued[k] = len(m.records)
 	}
 	g.model.mu.Unlock()
+	if g.after != nil {
+		g.after()
+	}
 	g.crashed = c
 }
 

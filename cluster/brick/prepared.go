@@ -3,13 +3,18 @@ package brick
 import (
 	"math/bits"
 
+	"petal/journal"
 	"petal/placement"
 )
 
 // ReadPrepared reads what a record wrote that is Done and neither committed nor
 // abandoned, of this life or from Recovery.Prepared: the blocks of its Mask one
 // after another. Of op only Done and Owner are used; results are as of Read, and
-// verified against the record's checksums. Of a Zero there is nothing to read.
+// verified. Of a Zero there is nothing to read.
+//
+// A block of a record from Recovery may have been overwritten at its home by a
+// later record, which then is in doubt as well, was once committed, and shares
+// its fate. Then the later block is given, and Sum is changed to match it.
 func (b *Brick) ReadPrepared(r *Record, op *ReadOp) {
 	op.b, op.Err, op.Bufs, op.record = b, b.Failed(), op.Bufs[:0], r
 	op.Missing, op.Zero, op.Absent, op.prefetch = 0, 0, 0, false
@@ -23,21 +28,42 @@ func (b *Brick) ReadPrepared(r *Record, op *ReadOp) {
 // loadRecord is the reader's part of ReadPrepared.
 func (b *Brick) loadRecord(op *ReadOp) error {
 	r := op.record
+	bad, cause := b.loadBlocks(op, 0)
+	if bad != 0 && r.p.typ == typeExtent {
+		op.Bufs.Release()
+		bad, cause = b.loadBlocks(op, bad)
+	}
+	if bad != 0 {
+		return &MediumError{Key: r.Key, Blocks: bad, Cause: cause}
+	}
+	return nil
+}
+
+// loadBlocks reads a record's blocks, those of over as the record has them that
+// is next above it.
+func (b *Brick) loadBlocks(op *ReadOp, over placement.Mask) (bad placement.Mask, cause error) {
+	r := op.record
 	op.place = places{}
 	s := b.pending.shard(r.Key)
 	s.mu.Lock()
 	for i := range op.place {
-		if r.Mask>>i&1 != 0 {
-			op.place[i] = r.p.place(i)
+		if r.Mask>>i&1 == 0 {
+			continue
 		}
+		p := r.p
+		if over>>i&1 != 0 {
+			if above := s.chunks[r.Key].nextAbove(r.p.LSN(), i); above != nil {
+				p = above
+			}
+		}
+		op.place[i] = p.place(i)
+		r.Sum[rank(r.Mask, i)] = op.place[i].sum
 	}
 	s.mu.Unlock()
 	defer op.place.release()
-	var bad placement.Mask
-	var cause error
 	for m := r.Mask; m != 0; {
 		i := bits.TrailingZeros16(uint16(m))
-		n := op.run(i, i+bits.TrailingZeros16(^uint16(m>>i)))
+		n := op.run(i, i+bits.TrailingZeros16(^(uint16(m) >> i)))
 		wrong, err := b.collectRun(op, i, n)
 		bad |= wrong
 		if err != nil {
@@ -45,8 +71,17 @@ func (b *Brick) loadRecord(op *ReadOp) error {
 		}
 		m &^= placement.Span(i, n)
 	}
-	if bad != 0 {
-		return &MediumError{Key: r.Key, Blocks: bad, Cause: cause}
+	return bad, cause
+}
+
+// nextAbove returns the oldest record after an LSN that brings block i.
+func (c *pchunk) nextAbove(x journal.LSN, i int) (next *pend) {
+	for _, list := range []*pend{c.open, c.newest} {
+		for p := list; p != nil; p = p.older {
+			if p.LSN() > x && p.mask>>i&1 != 0 && p.typ.data() && (next == nil || p.LSN() < next.LSN()) {
+				next = p
+			}
+		}
 	}
-	return nil
+	return next
 }

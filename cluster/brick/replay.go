@@ -49,9 +49,11 @@ type logged struct {
 //
 // A record is in doubt unless it is known to be committed. It is if a later
 // record says that everything up to it was; or if the map knows a last of its
-// bucket that is not before it. All that the map has, and all whose extents
-// were ever given up, are known by one or the other (lastsBehind). Records that
-// cover others count as covers only if they are not in doubt. Without
+// bucket that is not before it. All that the map has, and all for which extents
+// were given up, are known by one or the other (lastsBehind). So an extent-write
+// is void only if neither it nor the records that cover it are in doubt; but any
+// write above it may have come home over it. If that is all of it, it stays, unverified: the
+// records above share its fate, and what it wrote has checksums. Without
 // HoldPrepared, and in records of version 1, nothing is in doubt.
 func (b *Brick) replay(applied journal.LSN, jr *journal.Recovery, rec *Recovery) error {
 	known, err := b.pmap.mark(keyLasts) // the map's lasts know every record up to here
@@ -127,12 +129,18 @@ func (b *Brick) readLog(applied journal.LSN, rec *Recovery) (log []logged, settl
 	return log, settled, err
 }
 
+// cover is what later records did to a chunk.
+type cover struct {
+	known placement.Mask // they hide, and are known to be committed: the extent below may have been given up
+	home  placement.Mask // they may have been written home, over what the extent held, before the map knew
+}
+
 // judge marks the records that do not count, newest first, and returns the torn
 // ones.
 func (b *Brick) judge(log []logged, applied, settled journal.LSN, rec *Recovery) (torn []*logged, err error) {
 	void := map[journal.LSN]bool{}
 	dropped := map[placement.Family]bool{}
-	covered := map[placement.Key]placement.Mask{}
+	covered := map[placement.Key]cover{}
 	for i := len(log) - 1; i >= 0; i-- {
 		r := &log[i]
 		h := &r.head
@@ -155,12 +163,12 @@ func (b *Brick) judge(log []logged, applied, settled journal.LSN, rec *Recovery)
 		case r.lsn <= applied:
 			continue
 		}
-		cover := covered[h.Key]
+		above := covered[h.Key]
 		if h.Type == typeExtent {
-			switch ok, err := b.complete(r, cover, settled, rec); {
+			switch ok, err := b.complete(r, above, settled, rec); {
 			case err != nil:
 				return nil, err
-			case cover == placement.Full:
+			case r.committed && above.known == placement.Full:
 				r.void, r.covered = true, true
 				continue
 			case !ok:
@@ -171,15 +179,23 @@ func (b *Brick) judge(log []logged, applied, settled journal.LSN, rec *Recovery)
 			}
 		}
 		if h.Type.hides() && r.committed {
-			covered[h.Key] = cover | h.Mask
+			above.known |= h.Mask
 		}
+		if h.Type.data() {
+			above.home |= h.Mask
+		}
+		covered[h.Key] = above
 	}
 	return torn, nil
 }
 
 // complete reports whether the extent of an extent-write was wholly written.
-func (b *Brick) complete(r *logged, cover placement.Mask, settled journal.LSN, rec *Recovery) (bool, error) {
-	if r.lsn <= settled || cover == placement.Full {
+func (b *Brick) complete(r *logged, above cover, settled journal.LSN, rec *Recovery) (bool, error) {
+	over := above.home
+	if r.committed {
+		over |= above.known
+	}
+	if r.lsn <= settled || over == placement.Full {
 		return true, nil
 	}
 	var e entry
@@ -202,7 +218,7 @@ func (b *Brick) complete(r *logged, cover placement.Mask, settled journal.LSN, r
 		return true, nil
 	}
 	for i := range placement.BlocksPerChunk {
-		if cover>>i&1 == 0 && crc32.Checksum(block(buf.Bytes(), i), castagnoli) != r.head.Sum[i] {
+		if over>>i&1 == 0 && crc32.Checksum(block(buf.Bytes(), i), castagnoli) != r.head.Sum[i] {
 			return false, nil
 		}
 	}
@@ -319,6 +335,7 @@ func (b *Brick) prepared(p *pend, h *head) *Record {
 	r.LSN, r.Position = p.LSN(), p.pos
 	if p.typ == typeZero {
 		r.Kind = Zero
+		return r
 	}
 	copy(r.Sum[:], p.sums())
 	return r
