@@ -9,8 +9,6 @@ import (
 	"net"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"petal/cluster/peer/pki"
 	"petal/cluster/wire"
 	"petal/placement"
@@ -65,7 +63,6 @@ func (p *Peers) receive(s *stranger) error {
 	if err := s.Conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		return err
 	}
-	tune(s.Conn, p.opt.silence())
 	first, err := s.peek()
 	switch {
 	case err != nil:
@@ -214,21 +211,4 @@ func hear(r io.Reader, m *wire.Message, want wire.Kind) (g greeting, err error) 
 		return g, err
 	}
 	return parseGreeting(m.Body)
-}
-
-// tune sets what the socket is to know: give up when nothing is acknowledged for
-// as long as a peer may be silent.
-func tune(c net.Conn, silence time.Duration) {
-	t, ok := c.(*net.TCPConn)
-	if !ok {
-		return
-	}
-	raw, err := t.SyscallConn()
-	if err != nil {
-		return
-	}
-	// Failing leaves what pings find out a little later.
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence/time.Millisecond))
-	})
 }

@@ -150,7 +150,6 @@ func (b *bundle) dialOne(ctx context.Context, s session, class wire.Class, addr 
 // greet says Hello and hears whether it is welcome.
 func (b *bundle) greet(ctx context.Context, raw net.Conn, s session, class wire.Class) (*conn, error) {
 	opt := b.opt()
-	tune(raw, opt.silence())
 	c := &conn{bundle: b, class: class, raw: raw, net: raw, window: windows[class]}
 	if !opt.Plain {
 		c.gather = &gather{Conn: raw}

@@ -120,6 +120,9 @@ func (o *Options) defaults() error {
 
 // silence is how long a connection may bring nothing before it counts as gone:
 // until the lease of a server that died then has ended, there is nothing to gain.
+// TCP_USER_TIMEOUT would see less, and too much: it does not hear that a stopped
+// process says nothing, and ends a connection that is full for that long because
+// its receiver is slow.
 func (o *Options) silence() time.Duration { return o.Times.Lease }
 
 // pingEvery is as often as leases are renewed.
