@@ -198,6 +198,8 @@ func TestProposalsTakeEffectOnce(t *testing.T) {
 		w := clusterWorld(t, 100+seed, 3)
 		d := w.must(1, disk("a", 1)).Disk("a").ID
 		w.loss = 0.1
+		// Slow enough that proposals are sent again though the first try got there.
+		w.delay = func() time.Duration { return time.Duration(w.rnd.Int64N(int64(300 * time.Millisecond))) }
 		acked, open := 0, 0
 		for i := range 60 {
 			id := placement.Server(i%3 + 1)
@@ -222,6 +224,7 @@ func TestProposalsTakeEffectOnce(t *testing.T) {
 			}
 		}
 		w.loss = 0
+		w.delay = func() time.Duration { return time.Millisecond }
 		for id := placement.Server(1); id <= 3; id++ {
 			if w.hosts[id].group == nil {
 				w.open(id)
@@ -233,7 +236,7 @@ func TestProposalsTakeEffectOnce(t *testing.T) {
 		if got := int(w.state().DiskByID(d).Resets); got < acked || got > acked+open {
 			t.Errorf("seed %d: %d took effect, %d were acknowledged and %d left open", seed, got, acked, open)
 		}
-		if acked < 30 {
+		if acked < 20 {
 			t.Errorf("seed %d: only %d of 60 were acknowledged: the test shows little", seed, acked)
 		}
 	}

@@ -193,6 +193,57 @@ func TestLeaseEndsBeforeExclusion(t *testing.T) {
 	}
 }
 
+// TestGrantWaitsForExclusion: a process that has just started asks for its first
+// lease while its exclusion is on its way. It must not get one from before that:
+// it would serve what it is no longer part of.
+func TestGrantWaitsForExclusion(t *testing.T) {
+	w := clusterWorld(t, 9, 3)
+	w.must(1, diskOf("a", 1, "mirror"))
+	w.leaseOracle()
+	lead := w.leader()
+	id := lead%3 + 1
+	w.crash(id)
+	w.run(1500 * time.Millisecond)
+	h := w.open(id)
+	s := w.must(id, start(int(id)))
+	g := w.hosts[lead].group
+	w.until(3*time.Second, "its exclusion is on its way", func() bool { return g.leader.busy })
+	// From here on its disk is slow: the exclusion commits without it.
+	h.slow = time.Second
+	h.group.Serve(s.Server(id).Incarnation)
+	granted := false
+	w.until(5*time.Second, "it has a lease", func() bool { granted = h.serving(); return granted })
+	w.run(3 * time.Second)
+	for _, l := range w.state().LinksOf(id) {
+		if m, _ := w.state().MemberOf(l, id); w.state().Link(l).InSync.Has(m) {
+			t.Fatalf("%v: it was not excluded: the test shows nothing", l)
+		}
+	}
+}
+
+// TestLeaseCountsFromItsRequest: a grant that was long under way counts from when
+// it was asked for.
+func TestLeaseCountsFromItsRequest(t *testing.T) {
+	w := clusterWorld(t, 10, 3)
+	w.must(1, diskOf("a", 1, "mirror"))
+	w.leaseOracle()
+	lead := w.leader()
+	id := lead%3 + 1
+	h := w.hosts[id]
+	fast := w.delay
+	w.delay = func() time.Duration { return 400 * time.Millisecond }
+	w.run(time.Second)
+	until := h.until
+	w.until(3*time.Second, "another grant arrives", func() bool { return h.until != until })
+	w.isolate(id, true)
+	w.delay = fast
+	w.until(10*time.Second, "it is excluded", func() bool {
+		l := w.state().LinksOf(id)[0]
+		m, _ := w.state().MemberOf(l, id)
+		return !w.state().Link(l).InSync.Has(m)
+	})
+}
+
 // rejoin has servers that are out of sync come back from time to time, as
 // replicas would.
 func (w *world) rejoin() {

@@ -307,7 +307,10 @@ func (g *Group) appendAndWait(m *metapb.Record) error {
 	}
 	done := make(chan error, 1)
 	g.log.Append(&journal.Record{Head: head, Done: func(_ *journal.Record, err error) { done <- err }})
-	for g.cfg.Manual && len(done) == 0 && g.log.Commit() {
+	for g.cfg.Manual && len(done) == 0 {
+		if !g.log.Commit() {
+			return errors.New("the log has no room for a record")
+		}
 	}
 	return <-done
 }

@@ -74,6 +74,7 @@ type host struct {
 	starting    bool
 	applied     *State // as its watchers know it
 	healthy     bool
+	slow        time.Duration // of its disk's writes; 0: as the world's
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -161,8 +162,11 @@ func (w *world) writeDisks() {
 			continue
 		}
 		h.writing = true
-		p := h.process
-		w.after(w.disk(), func() {
+		p, took := h.process, w.disk()
+		if h.slow > 0 {
+			took = h.slow
+		}
+		w.after(took, func() {
 			if h.process != p {
 				return
 			}
