@@ -17,7 +17,7 @@ func (m *Machine) AppendState(b []byte) []byte {
 		}
 	}
 	stamp := func(s placement.Stamp) { u(s.Ver, s.Seq) }
-	u(uint64(m.state), m.cfg.Ver, uint64(m.cfg.InSync), uint64(m.cfg.Head), uint64(m.cause), uint64(m.up), m.witnessed, m.session, flag(m.failed))
+	u(uint64(m.state), m.cfg.Ver, uint64(m.cfg.InSync), uint64(m.cfg.Head), uint64(m.cause), uint64(m.up), m.witnessed, m.session, flag(m.failed)|flag(m.whole)<<1|flag(m.stalled)<<2)
 	u(uint64(m.grant.until), m.grant.done, flag(m.grant.live), uint64(m.grant.next.until), m.grant.next.index)
 	u(uint64(m.open.got), flag(m.open.planned), uint64(m.open.behind), flag(m.open.opened))
 	u(flag(m.join.active), flag(m.join.proposed), flag(m.join.whole), uint64(m.join.member), m.join.session, uint64(m.join.next), uint64(m.join.pipeline))
@@ -66,7 +66,9 @@ func (m *Machine) LoadState(b []byte) []byte {
 	m.reset()
 	m.state = State(u())
 	m.cfg = placement.Config{Ver: u(), InSync: placement.Members(u()), Head: placement.Member(u())}
-	m.cause, m.up, m.witnessed, m.session, m.failed = Cause(u()), placement.Members(u()), u(), u(), set()
+	m.cause, m.up, m.witnessed, m.session = Cause(u()), placement.Members(u()), u(), u()
+	f := u()
+	m.failed, m.whole, m.stalled = f&1 != 0, f&2 != 0, f&4 != 0
 	m.grant.until, m.grant.done, m.grant.live = time.Duration(u()), u(), set()
 	m.grant.next.until, m.grant.next.index = time.Duration(u()), u()
 	m.open = opening{got: placement.Members(u()), planned: set(), behind: int(u()), opened: set()}

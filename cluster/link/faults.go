@@ -15,17 +15,17 @@ const (
 	FaultHeadWins                          // R10 takes the head's records only (M8)
 	FaultNoExchange                        // R10 takes each member's own records (M9)
 	FaultKeepTail                          // who rejoins commits its tail (M10)
-	FaultNoOrder                           // a member takes records in any order (M11)
-	FaultSoloNoLease                       // who is alone commits without a lease (M14)
+	FaultNoOrder                           // records are sent again at any time and taken in any order (M11)
+	FaultSoloNoLease                       // who is alone needs no lease (M14)
 	FaultLeaseEarly                        // a grant counts before its index is applied (M15)
 	FaultLapseNoRestart                    // a lapsed lease closes nothing (M16)
 	FaultNoTakeoverMarks                   // records in doubt are committed without marks
 	FaultNoHold                            // a bucket's writes go on while it is cut
-	FaultDropMarksEarly                    // marks go when the member has the cuts, not when it is in sync
+	FaultDropMarksEarly                    // marks go when the cut is sent, not when the member is in sync
 	FaultAckCutEarly                       // a cut is acknowledged before it is stored
 	FaultForgetProposed                    // a join is forgotten although it is proposed
+	FaultDiscardAgain                      // who is being let in discards a tail twice under one ver
 	FaultNoIndex                           // R10 does not know of records that have left the journal (M12)
-	FaultLateRead                          // a read is not checked again after it (M1)
 )
 
 func (m *Machine) broken(f Fault) bool { return m.o.Fault&f != 0 }

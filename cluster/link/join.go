@@ -14,7 +14,8 @@ import (
 //	head   -> member  Cut: the marks; from here on the bucket's records too,
 //	                  and the head waits for it
 //	member -> head    Ack: missing blocks are durable there
-//	head              all buckets: propose Rejoined
+//	head   -> member  Opened: what has no cut is empty
+//	head              propose Rejoined
 //	all in sync       when a ver with the member in sync opens: drop its marks
 //
 // The marks stay until then: a member that loses the last thing it stored, and
@@ -40,14 +41,20 @@ type joining struct {
 const joinWindow = 8
 
 // joined are the members that get the bucket's records although they are out of
-// sync: those for whom it is cut, and, if nobody ever wrote to it, who is being
-// let in and past it.
-func (m *Machine) joined(n placement.Bucket, b *bucket) placement.Members {
-	j := &m.join
-	if j.active && int(n) < j.next && !b.touched(j.member) {
-		return b.cut.With(j.member)
+// sync: for whom it is cut or, if nobody ever wrote to it, all the rest is.
+func (m *Machine) joined(b *bucket) placement.Members {
+	if m.join.proposed && !b.touched(m.join.member) {
+		return b.cut.With(m.join.member)
 	}
 	return b.cut
+}
+
+// goBack has cutMore come back to a bucket that was empty when it passed.
+func (m *Machine) goBack(n placement.Bucket, b *bucket) {
+	j := &m.join
+	if j.active && !j.proposed && int(n) < j.next && !b.held && b.cut == 0 {
+		j.next = int(n)
+	}
 }
 
 // rejoins takes a part of a member's wish to be let in.
@@ -80,7 +87,7 @@ func (m *Machine) cutMore(now time.Duration) {
 	for ; j.next < placement.Buckets && j.pipeline < joinWindow; j.next++ {
 		n := placement.Bucket(j.next)
 		b := m.look(n)
-		if b == nil || !b.touched(j.member) {
+		if b == nil || !b.touched(j.member) || b.held || b.cut != 0 {
 			continue
 		}
 		j.pipeline++
@@ -89,10 +96,8 @@ func (m *Machine) cutMore(now time.Duration) {
 	}
 	if j.next == placement.Buckets && j.pipeline == 0 {
 		j.proposed = true
+		m.send(j.member, Msg{Kind: MsgOpened, Session: j.session})
 		m.propose(ProposeRejoined, j.member)
-		if m.broken(FaultDropMarksEarly) {
-			m.emit(Effect{Kind: EffectDropMarks, Member: j.member, Ver: m.cfg.Ver + 1})
-		}
 	}
 }
 
@@ -122,6 +127,9 @@ func (m *Machine) cutSent(to placement.Member, n placement.Bucket, session uint6
 	b.awaited = true
 	b.have[to] = placement.Stamp{}
 	j.since = now
+	if m.broken(FaultDropMarksEarly) {
+		m.emit(Effect{Kind: EffectDropMarks, Member: to, Ver: m.cfg.Ver + 1})
+	}
 }
 
 // cutAcked notes the first acknowledgement after the cut: the member has the
@@ -162,3 +170,6 @@ func (m *Machine) forgetJoin() {
 		b.held, b.gathering, b.awaited, b.cut = false, false, false, 0
 	})
 }
+
+// Joining reports whether this head lets a member in at the moment.
+func (m *Machine) Joining() bool { return m.join.active }

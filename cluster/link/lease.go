@@ -15,7 +15,7 @@ type lease struct {
 
 // leased reports whether the lease counts and is not over (R5).
 func (m *Machine) leased(now time.Duration) bool {
-	return now < m.grant.until || m.broken(FaultNoLease)
+	return now < m.grant.until || m.broken(FaultNoLease) || m.broken(FaultSoloNoLease) && m.alone()
 }
 
 // granted takes a grant. One that comes after the end of the one before finds
@@ -71,7 +71,7 @@ func (m *Machine) ended() {
 		return
 	}
 	m.grant.live, m.grant.until = false, 0
-	if !m.broken(FaultLapseNoRestart) {
+	if !m.broken(FaultLapseNoRestart|FaultNoLease) && !(m.broken(FaultSoloNoLease) && m.alone()) {
 		m.closeFor(CauseLapsed)
 	}
 }

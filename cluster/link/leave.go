@@ -69,16 +69,31 @@ func (m *Machine) discarded(r Record, now time.Duration) {
 	m.settle(now)
 }
 
-// restart begins again to be let in: what came since the last attempt is a tail
-// like any other.
-func (m *Machine) restart(now time.Duration) {
-	m.become(Leaving)
-	m.settle(now)
+// restart begins again to be let in. If nothing came since the last attempt, or
+// all that came is known to be committed, it just asks again. Otherwise what
+// came is a tail, and must not be given up under this ver: the head may have
+// proposed to let this member in, and the proposal may be agreed to at any time;
+// then what this member acknowledged counts. A new ver voids the proposal.
+func (m *Machine) restart() {
+	m.forgetCuts()
+	if m.used == 0 || m.broken(FaultDiscardAgain) {
+		m.become(Leaving)
+		m.settle(0)
+		return
+	}
+	m.stalled = true
+	m.propose(ProposeReopen, m.o.Self)
+}
+
+func (m *Machine) forgetCuts() {
+	m.session++
+	m.whole = false
+	m.each(func(_ placement.Bucket, b *bucket) { b.cut = 0 })
 }
 
 // rejoin asks the head to be let in, and tells it how far this member is.
 func (m *Machine) rejoin() {
-	m.session++
+	m.forgetCuts()
 	m.sendList(m.cfg.Head, Msg{Kind: MsgRejoin, Session: m.session}, m.lasts())
 }
 
@@ -87,7 +102,7 @@ func (m *Machine) rejoin() {
 func (m *Machine) receiveCut(from placement.Member, msg *Msg) {
 	b := m.touch(msg.Bucket)
 	switch {
-	case m.state == Out && from == m.cfg.Head && msg.Session == m.session:
+	case m.state == Out && !m.stalled && from == m.cfg.Head && msg.Session == m.session:
 	case m.state == Opening && m.cfg.InSync.Has(from) && (m.Head() || from == m.cfg.Head) && msg.Session == 0 && b.last.Before(msg.Stamp):
 	default:
 		return

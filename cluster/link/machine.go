@@ -81,6 +81,8 @@ type Machine struct {
 	open    opening
 	join    joining // head: whom it lets in
 	session uint64  // out of sync: the current attempt to be let in
+	whole   bool    // out of sync: in this attempt all is cut that was ever written to
+	stalled bool    // out of sync: no attempt before there is a new ver
 	wait    [placement.MaxCopies]waiting
 
 	pages []*page
@@ -219,6 +221,7 @@ func (m *Machine) apply(c placement.Config, index uint64, now time.Duration) {
 		m.shut(CauseConfig)
 		m.cfg = c
 		m.open = opening{}
+		m.stalled = false
 		m.forgetJoin()
 		if m.inSync() {
 			m.become(Settling)

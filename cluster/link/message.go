@@ -24,7 +24,7 @@ func (m *Machine) receive(from placement.Member, msg *Msg, now time.Duration) {
 	case MsgCommitted:
 		m.learn(from, msg.List)
 	case MsgAsk:
-		m.asked(from, now)
+		m.asked(from)
 	case MsgSummary:
 		m.summarized(from, msg, now)
 	case MsgWant:
@@ -32,7 +32,7 @@ func (m *Machine) receive(from placement.Member, msg *Msg, now time.Duration) {
 	case MsgCut:
 		m.receiveCut(from, msg)
 	case MsgOpened:
-		m.headOpened(from, now)
+		m.headOpened(from, msg.Session, now)
 	case MsgRejoin:
 		m.rejoins(from, msg, now)
 	}
@@ -64,7 +64,7 @@ func (m *Machine) learn(from placement.Member, list []Entry) {
 }
 
 // asked answers the head: where this member is.
-func (m *Machine) asked(from placement.Member, now time.Duration) {
+func (m *Machine) asked(from placement.Member) {
 	if from != m.cfg.Head {
 		return
 	}
@@ -72,7 +72,7 @@ func (m *Machine) asked(from placement.Member, now time.Duration) {
 	case Opening:
 		m.summarize()
 	case Out:
-		m.restart(now)
+		m.restart()
 	}
 }
 
@@ -88,7 +88,7 @@ func (m *Machine) peerUp(p placement.Member, now time.Duration) {
 	case m.Head() && (m.state == Opening || m.state == Open):
 		m.greet(p)
 	case p == m.cfg.Head:
-		m.asked(p, now)
+		m.asked(p)
 	}
 }
 
@@ -102,7 +102,9 @@ func (m *Machine) greet(p placement.Member) {
 		}
 	case m.cfg.InSync.Has(p):
 		m.send(p, Msg{Kind: MsgOpened})
-		m.resend(p)
+		if !m.broken(FaultNoOrder) {
+			m.resend(p)
+		}
 	default:
 		m.send(p, Msg{Kind: MsgAsk})
 	}
@@ -124,7 +126,7 @@ func (m *Machine) peerDown(p placement.Member, now time.Duration) {
 // wait for company must go within a millisecond (R4), else for complaints and
 // repetitions.
 func (m *Machine) TickIn() time.Duration {
-	if len(m.notes) > 0 {
+	if len(m.notes) > 0 || m.broken(FaultNoOrder) && m.used > 0 {
 		return time.Millisecond
 	}
 	return m.o.Complain / 4
@@ -141,6 +143,8 @@ func (m *Machine) tick(now time.Duration) {
 		m.propose(ProposeFenced, m.o.Self)
 	case m.state == Closed:
 		m.reopen()
+	case m.state == Out && m.stalled:
+		m.propose(ProposeReopen, m.o.Self)
 	case m.Head() && (m.state == Opening || m.state == Open):
 		m.tickHead(now)
 	}
@@ -149,6 +153,9 @@ func (m *Machine) tick(now time.Duration) {
 // tickHead complains of members in sync that are not heard of (DESIGN A.2), and
 // looks after who is being let in.
 func (m *Machine) tickHead(now time.Duration) {
+	for k := m.others(); m.broken(FaultNoOrder) && k != 0; k = k.Without(k.First()) {
+		m.resend(k.First())
+	}
 	for k := m.others(); k != 0; k = k.Without(k.First()) {
 		w := &m.wait[k.First()]
 		waits := m.state == Opening || w.records > 0 || !m.up.Has(k.First())

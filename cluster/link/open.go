@@ -213,9 +213,13 @@ func (m *Machine) gained(n placement.Bucket, b *bucket, who placement.Member, no
 	m.tryOpen(now)
 }
 
-// headOpened is the head's word that the union is durable everywhere.
-func (m *Machine) headOpened(from placement.Member, now time.Duration) {
-	if m.state == Opening && from == m.cfg.Head && !m.Head() {
+// headOpened is the head's word that the union is durable everywhere or, to who
+// is being let in, that what is not cut is empty.
+func (m *Machine) headOpened(from placement.Member, session uint64, now time.Duration) {
+	if m.state == Out && from == m.cfg.Head && session == m.session {
+		m.whole = true
+	}
+	if session == 0 && m.state == Opening && from == m.cfg.Head && !m.Head() {
 		m.open.opened = true
 		m.tryOpen(now)
 	}
@@ -233,7 +237,7 @@ func (m *Machine) mayOpen(now time.Duration) bool {
 	case !m.Head():
 		return m.open.opened
 	}
-	return m.open.planned && m.open.behind == 0 && (!m.alone() || m.leased(now) || m.broken(FaultSoloNoLease))
+	return m.open.planned && m.open.behind == 0 && (!m.alone() || m.leased(now))
 }
 
 // tryOpen commits all that is in doubt and serves, if it may.

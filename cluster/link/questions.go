@@ -35,7 +35,7 @@ func (m *Machine) Admit(b placement.Bucket, now time.Duration) (placement.Stamp,
 	if bk.held && !m.broken(FaultNoHold) {
 		return placement.Stamp{}, 0, Held
 	}
-	return m.nextStamp(bk), m.lacking(b, bk), Take
+	return m.nextStamp(bk), m.lacking(bk), Take
 }
 
 // nextStamp numbers the head's next record of the bucket (R3).
@@ -47,8 +47,8 @@ func (m *Machine) nextStamp(b *bucket) placement.Stamp {
 }
 
 // lacking are the members that will not get the bucket's next record (R8).
-func (m *Machine) lacking(b placement.Bucket, bk *bucket) placement.Members {
-	return m.absent() &^ m.joined(b, bk)
+func (m *Machine) lacking(b *bucket) placement.Members {
+	return m.absent() &^ m.joined(b)
 }
 
 // keepers are who must have a record of the bucket before it is committed (R2).
@@ -71,7 +71,7 @@ func (m *Machine) mayCommit(b *bucket, now time.Duration) bool {
 			return false
 		}
 	}
-	return !m.alone() || m.leased(now) || m.broken(FaultSoloNoLease)
+	return !m.alone() || m.leased(now)
 }
 
 // Accept answers whether this member may take the record of a Replicate or
@@ -109,9 +109,9 @@ func (m *Machine) acceptReplicate(from placement.Member, msg *Msg, bk *bucket) V
 	switch m.state {
 	case Open:
 	case Out:
-		// Let in so far only what is cut; a bucket that nobody ever wrote to
-		// needs no cut (R9).
-		if !bk.cut.Has(m.o.Self) && (m.session == 0 || bk.last != placement.Stamp{}) {
+		// Let in so far only what is cut; when all is cut that was ever written
+		// to, a bucket that nobody ever wrote to needs none (R9).
+		if !bk.cut.Has(m.o.Self) && !(m.whole && bk.last == placement.Stamp{}) {
 			return OutOfDate
 		}
 	case Leaving:
@@ -171,7 +171,7 @@ func (m *Machine) MayRead(b placement.Bucket, conflict bool, now time.Duration) 
 // StillMayRead answers whether data that was read after MayRead said Serve
 // under ver may be used (R5).
 func (m *Machine) StillMayRead(ver uint64, now time.Duration) bool {
-	return ver == m.cfg.Ver && m.serves(now) == Serve || m.broken(FaultLateRead)
+	return ver == m.cfg.Ver && m.serves(now) == Serve
 }
 
 // serves is Serve if the machine is open with a lease that lasts beyond now.

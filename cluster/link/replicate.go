@@ -13,10 +13,9 @@ func (m *Machine) appended(r Record, committed placement.Stamp, now time.Duratio
 		m.insertAt(b, r) // FaultNoOrder only
 		return
 	}
-	if j := m.joined(r.Bucket, b); j != 0 && b.cut == 0 {
-		b.cut = j
-	}
-	if m.state == Out && m.session != 0 {
+	b.cut = m.joined(b)
+	m.goBack(r.Bucket, b)
+	if m.state == Out {
 		b.cut = b.cut.With(m.o.Self)
 	}
 	m.push(b, r)
@@ -107,7 +106,7 @@ func (m *Machine) grown(n placement.Bucket, b *bucket, now time.Duration) {
 		m.gained(n, b, m.o.Self, now)
 	case m.state == Open && m.Head():
 		m.tryCommit(n, b, now)
-	case m.state == Opening || m.state == Open || m.state == Out:
+	case m.state == Opening || m.state == Open || m.state == Out && b.cut.Has(m.o.Self):
 		m.send(m.cfg.Head, Msg{Kind: MsgAck, Bucket: n, Stamp: b.have[m.o.Self]})
 	}
 }

@@ -59,7 +59,7 @@ type Msg struct {
 	Prev        placement.Stamp   // Want, Recover
 	Committed   placement.Stamp   // Replicate: what else of the bucket is committed
 	Excluded    placement.Members // Replicate, Recover
-	Session     uint64            // Rejoin, Cut: the attempt to rejoin that it belongs to; 0 in Cut: R10
+	Session     uint64            // Rejoin, Cut, Opened: the attempt to rejoin that it belongs to; 0 in Cut, Opened: R10
 	First, Last bool              // Summary, Rejoin, Cut come in parts
 	List        []Entry           // Committed, Summary, Rejoin: at most ListMax. In effects valid until the next Step
 }
@@ -91,7 +91,7 @@ const (
 	EventMarked    // EffectMark of Rec is durable
 	EventDiscarded // EffectDiscard of Rec is durable
 	EventWitnessed // EffectWitness of Ver is durable
-	EventCutSent   // the last part of EffectSendCut to Member of Bucket is under way in the ordered connection
+	EventCutSent   // EffectSendCut to Member of Bucket is done: its last part is under way in the ordered connection
 	EventCutStored // all parts of the Cut of Bucket are durable
 	EventTick      // time has passed; see Machine.TickIn
 )
@@ -148,7 +148,10 @@ const (
 	EffectSendRange
 	// EffectSendCut: send Cut to Member: the marks of Bucket for Member and all
 	// records of it after Prev that are not marked; every block, if the index
-	// has not all of those. Then EventCutSent. Nothing of the bucket is in flight.
+	// has not all of those. Before, make durable that this member's own records
+	// of the bucket up to Stamp are committed: it becomes the only one that has
+	// the marked blocks, and must not take them for its tail after a crash. Then
+	// EventCutSent. Nothing of the bucket is in flight.
 	EffectSendCut
 	// EffectStoreCut: the message in hand is a part of a Cut: its blocks are
 	// missing here (brick: after the commits of this Step, before anything
@@ -181,7 +184,7 @@ type Proposal uint8
 const (
 	ProposeRejoined Proposal = iota + 1 // Member has all but what it knows to miss: in sync with it. Refused only for its Ver
 	ProposeComplain                     // cannot replicate to Member; of oneself: the brick fails
-	ProposeReopen                       // the lease lapsed (R5) and is back: a new ver
+	ProposeReopen                       // a new ver, all else as it is: the lease lapsed (R5) and is back, or a join broke off (R9)
 	ProposeFenced                       // stopped, as EventFence asked
 )
 

@@ -1,0 +1,63 @@
+package explore
+
+import (
+	"petal/cluster/link"
+	"petal/placement"
+)
+
+// Case is one search: a small cluster, what its clients do, and what its
+// adversary may do at most. Any order of all of that is tried.
+type Case struct {
+	Name    string
+	Members int
+	Blocks  []uint8 // bucket of each block
+	Writes  []uint8 // block of each write
+	MaxVer  uint8   // configurations at most
+	Max     Budget
+	Destage bool  // what is committed may go home, which matters to rot and crashes
+	Barrier bool  // the nexus of write 0 is preempted at some time
+	Start   Start // where the search begins
+	Fault   link.Fault
+	Broken  Broken
+}
+
+// Budget counts what the adversary, and for reads the client, may do.
+type Budget struct {
+	Reads   uint8
+	Crashes uint8
+	Cuts    uint8 // of a pair's connection
+	Lapses  uint8 // cuts of a server from raft, by which leases end
+	Rots    uint8 // of the last record of a journal, at a crash
+	Fences  uint8 // first step of excluding a member that lives
+	Aborts  uint8 // joins given up for slowness
+	Fetches uint8 // of missing blocks
+}
+
+// Start is where a search begins.
+type Start uint8
+
+const (
+	Healthy  Start = iota // all in sync, open and leased
+	Degraded              // the last member was excluded and has come back; head 0 has written since, if the case has writes enough
+)
+
+// Broken is a set of rules that live outside the machine, to break on purpose.
+type Broken uint16
+
+const (
+	ExcludeLeased   Broken = 1 << iota // raft excludes before the lease is over (M2)
+	ReadPrepared                       // a brick shows what is prepared (M5)
+	ForgetExclusion                    // who comes back first serves by its own evidence (M6)
+	BarrierLease                       // lease end alone completes a barrier (M13)
+	BarrierNoBump                      // a barrier over an unleased link bumps no ver (M17)
+	ServeMissing                       // missing blocks are served
+	ForgetTail                         // a discarded tail leaves nothing missing
+	ExcludeUnfenced                    // exclusion does not wait for the fence to be confirmed
+	StartNoBump                        // a restart out of sync leaves the ver alone
+	FillLate                           // a fetched block is stored under a later ver
+	TrustTail                          // a cut trusts the member to have all that is not marked
+	ForgetCommits                      // a head that cuts a bucket does not note what it has committed
+	MissBelow                          // a record from before a block went missing makes it good
+)
+
+func (k *Case) members() placement.Members { return placement.MembersOf(k.Members) }

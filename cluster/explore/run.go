@@ -1,0 +1,266 @@
+package explore
+
+import (
+	"time"
+
+	"petal/cluster/link"
+	"petal/placement"
+)
+
+// state is a world with its machines: one point of the search.
+type state struct {
+	k *Case
+	w world
+	m [maxMembers]*link.Machine
+
+	full   bool            // a bound of the model was hit: the move is not made
+	inHand *packet         // the message being received
+	fx     [][]link.Effect // free memory for effects
+}
+
+const (
+	forever  = time.Duration(1) << 60
+	patience = time.Second
+)
+
+func newState(k *Case) *state {
+	s := &state{k: k}
+	for x := range k.Members {
+		s.m[x] = s.machine(x)
+	}
+	return s
+}
+
+func (s *state) machine(x int) *link.Machine {
+	return link.New(link.Options{Self: placement.Member(x), Copies: s.k.Members, Complain: patience, Window: 8, Fault: s.k.Fault})
+}
+
+// step gives a machine an event and does what it says. What the brick does at
+// once is answered when all effects are done.
+func (s *state) step(x int, ev *link.Event, now time.Duration) {
+	var fx []link.Effect
+	if n := len(s.fx); n > 0 {
+		fx, s.fx = s.fx[n-1], s.fx[:n-1]
+	}
+	fx = append(fx[:0], s.m[x].Step(ev, now)...)
+	for i := range fx {
+		s.effect(x, &fx[i])
+	}
+	for i := range fx {
+		if fx[i].Kind == link.EffectWitness {
+			s.step(x, &link.Event{Kind: link.EventWitnessed, Ver: fx[i].Ver}, now)
+		}
+	}
+	s.fx = append(s.fx, fx)
+}
+
+func (s *state) effect(x int, e *link.Effect) {
+	d := &s.w.srv[x].disk
+	if d.ntodo+2 > maxTodo {
+		s.full = true
+		return
+	}
+	switch e.Kind {
+	case link.EffectSend:
+		s.sendMsg(x, e)
+	case link.EffectCommit:
+		s.commit(x, e.Rec)
+	case link.EffectDiscard:
+		s.discard(x, e.Rec)
+	case link.EffectMark:
+		d.later(todo{kind: todoMark, stamp: small(e.Rec.Stamp), bucket: uint8(e.Rec.Bucket), blocks: 1 << s.k.Writes[e.Rec.Ref], members: e.Rec.Excluded})
+	case link.EffectSendRange:
+		s.sendRange(x, e)
+	case link.EffectSendCut:
+		s.gather(x, e)
+	case link.EffectStoreCut:
+		d.miss(s.inHand.marks)
+		b := uint8(e.Bucket)
+		if e.Last && d.floor[b].before(small(e.Stamp)) {
+			d.floor[b] = small(e.Stamp)
+		}
+		d.later(todo{kind: todoCut, stamp: small(e.Stamp), bucket: b, blocks: s.inHand.marks, last: e.Last})
+	case link.EffectDropMarks:
+		d.dropMarks(e.Member)
+	case link.EffectOpened:
+		if s.w.rotten == uint8(x)+1 && s.m[x].Config().InSync.Len() > 1 {
+			s.w.rotten = 0
+		}
+	case link.EffectPropose:
+		s.propose(x, e)
+	}
+}
+
+func (s *state) propose(x int, e *link.Effect) {
+	w := &s.w
+	c := w.current()
+	switch {
+	case e.What == link.ProposeRejoined:
+		w.rejoin.member, w.rejoin.ver = uint8(e.Member), uint8(e.Ver)
+	case !w.srv[x].raft || uint8(e.Ver) != c.ver:
+	case e.What == link.ProposeReopen:
+		s.full = s.full || !w.reconfigure(c.insync, int(c.head), s.k.MaxVer)
+	case e.What == link.ProposeFenced:
+		w.srv[x].fenced = c.ver
+	}
+}
+
+// commit shows a record and, at the head, answers its client: whoever resends
+// the write there is told that it is done (R12).
+func (s *state) commit(x int, r link.Record) {
+	w := &s.w
+	if !w.srv[x].disk.commit(uint8(r.Bucket), small(r.Stamp), s.k.Broken&MissBelow != 0) {
+		return
+	}
+	if i := uint8(r.Ref); s.m[x].Head() && w.wst[i] == wTaken {
+		w.wst[i] = wDone
+		w.answerWrite(s.k, i)
+	}
+}
+
+func (s *state) discard(x int, r link.Record) {
+	d := &s.w.srv[x].disk
+	if s.m[x].State() == link.Open { // FaultDropInDoubt
+		for i := range d.recs[:d.nrecs] {
+			if d.recs[i].stamp == small(r.Stamp) {
+				d.remove(i)
+				return
+			}
+		}
+		return
+	}
+	t := todo{kind: todoMiss, stamp: small(r.Stamp), bucket: uint8(r.Bucket)}
+	if s.k.Broken&ForgetTail == 0 {
+		t.blocks = 1 << s.k.Writes[r.Ref]
+		d.miss(t.blocks)
+	}
+	d.later(t)
+}
+
+// inBucket are the blocks of a bucket.
+func (k *Case) inBucket(b uint8) (blocks uint8) {
+	for i, n := range k.Blocks {
+		if n == b {
+			blocks |= 1 << i
+		}
+	}
+	return blocks
+}
+
+// sendRange sends records from the journal or, by the index, from home (R11).
+func (s *state) sendRange(x int, e *link.Effect) {
+	d := &s.w.srv[x].disk
+	b, prev, last := uint8(e.Bucket), small(e.Prev), small(e.Stamp)
+	if prev.before(d.floor[b]) {
+		s.sendWhole(x, e)
+		return
+	}
+	for at := prev; at != last; {
+		next, w := stamp{}, -1
+		for i := range s.k.Writes {
+			n := d.index[i]
+			if n.on && s.k.Blocks[s.k.Writes[i]] == b && at.before(n.stamp) && n.stamp.atMost(last) && (w < 0 || n.stamp.before(next)) {
+				next, w = n.stamp, i
+			}
+		}
+		if w < 0 {
+			s.sendWhole(x, e)
+			return
+		}
+		block := s.k.Writes[w]
+		val := d.value(block)
+		if r := d.find(b, next); r != nil {
+			val = r.val
+		} else if d.missing>>block&1 != 0 {
+			s.sendWhole(x, e)
+			return
+		}
+		s.post(x, int(e.Member), packet{
+			kind: link.MsgRecover, ver: uint8(e.Ver), bucket: b, stamp: next, prev: at,
+			excluded: d.index[w].excluded | e.Members, write: uint8(w), val: val,
+		})
+		at = next
+	}
+}
+
+// sendWhole stands in for a range that the index no longer has.
+func (s *state) sendWhole(x int, e *link.Effect) {
+	s.post(x, int(e.Member), packet{
+		kind: link.MsgCut, ver: uint8(e.Ver), bucket: uint8(e.Bucket), stamp: small(e.Stamp), first: true, last: true,
+		marks: s.k.inBucket(uint8(e.Bucket)) &^ s.w.srv[x].disk.missing,
+	})
+}
+
+// gather collects a cut: the marks, and what the member should have but by its
+// last stamp has not.
+func (s *state) gather(x int, e *link.Effect) {
+	d := &s.w.srv[x].disk
+	b, prev := uint8(e.Bucket), small(e.Prev)
+	g := gathered{on: true, to: uint8(e.Member), ver: uint8(e.Ver), session: uint8(e.Session), stamp: small(e.Stamp), marks: d.lacks(e.Member)}
+	if s.k.Broken&TrustTail == 0 {
+		if prev.before(d.floor[b]) {
+			g.marks |= s.k.inBucket(b) &^ d.missing
+		}
+		for i := range s.k.Writes {
+			if n := d.index[i]; n.on && s.k.Blocks[s.k.Writes[i]] == b && prev.before(n.stamp) && !n.excluded.Has(e.Member) {
+				g.marks |= 1 << s.k.Writes[i]
+			}
+		}
+	}
+	g.marks &= s.k.inBucket(b)
+	s.w.srv[x].cuts[b] = g
+	if s.k.Broken&ForgetCommits == 0 && d.last[b].before(g.stamp) {
+		d.last[b] = g.stamp
+	}
+}
+
+// sync makes the first thing durable that is a record, or is none.
+func (s *state) sync(x int, record bool) {
+	d := &s.w.srv[x].disk
+	i := d.next(record)
+	t := d.todo[i]
+	d.did(i)
+	r := d.find(t.bucket, t.stamp)
+	ev := link.Event{Bucket: placement.Bucket(t.bucket), Rec: link.Record{Bucket: placement.Bucket(t.bucket), Stamp: t.stamp.wide(), Excluded: t.members}}
+	switch t.kind {
+	case todoRecord:
+		r.durable = true
+		ev.Kind = link.EventDurable
+	case todoMark:
+		for m := range s.k.Members {
+			if t.members.Has(placement.Member(m)) {
+				d.marks[m] |= t.blocks
+			}
+		}
+		if r != nil {
+			d.index[r.write].excluded |= t.members
+		}
+		ev.Kind = link.EventMarked
+	case todoMiss:
+		d.missed |= t.blocks
+		d.later(todo{kind: todoVoid, stamp: t.stamp, bucket: t.bucket})
+		return
+	case todoVoid:
+		for i := range d.recs[:d.nrecs] {
+			if d.recs[i].stamp == t.stamp && d.recs[i].bucket == t.bucket {
+				d.index[d.recs[i].write] = indexed{}
+				d.remove(i)
+				break
+			}
+		}
+		ev.Kind = link.EventDiscarded
+	case todoCut:
+		d.missed |= t.blocks & d.missing
+		if !t.last {
+			return
+		}
+		if d.last[t.bucket].before(t.stamp) {
+			d.last[t.bucket] = t.stamp
+		}
+		if d.gone[t.bucket].before(t.stamp) {
+			d.gone[t.bucket] = t.stamp
+		}
+		ev.Kind = link.EventCutStored
+	}
+	s.step(x, &ev, 0)
+}
