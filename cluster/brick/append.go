@@ -108,7 +108,7 @@ func (b *Brick) Append(r *Record) error {
 func (b *Brick) take(r *Record, journalled bool) (*pend, error) {
 	p := b.pends.get()
 	p.key, p.mask, p.born, p.journalled = r.Key, r.Mask, b.now(), journalled
-	p.stamp, p.excluded, p.last = r.Stamp(), r.Excluded, b.lasts.get(r.Link, r.Bucket)
+	p.stamp, p.op, p.excluded, p.last = r.Stamp(), r.Op, r.Excluded, b.lasts.get(r.Link, r.Bucket)
 	switch {
 	case r.local != 0:
 		p.typ, p.stamp, p.excluded = r.local, placement.Stamp{}, 0
@@ -295,12 +295,16 @@ func (r *Record) part(err error) {
 
 // Commit makes the record readable. Records of one bucket are committed in the
 // order of (Ver, Seq), each once, after Append returned; before Done only if the
-// record is Lazy. It does not block.
+// record is Lazy. It does not block. LSN may be greater than it was at Done: the
+// record has been carried forward in the journal.
 func (b *Brick) Commit(r *Record) {
 	p := r.p
 	s := b.pending.shard(p.key)
 	s.mu.Lock()
 	newest := s.chunks[p.key].commit(p)
+	if l := p.LSN(); l != 0 {
+		r.LSN = l
+	}
 	if b.o.Cache != nil { // inside the lock, so that readers see both or neither
 		switch {
 		case p.typ == typeMarks || p.typ == typeRepair: // nothing to see
@@ -345,7 +349,7 @@ func (b *Brick) note(p *pend, flags uint32, lsn journal.LSN) {
 // record may be reused after done.
 func (b *Brick) Abandon(r *Record, done func(error)) {
 	p := r.p
-	b.appendMark(head{Type: typeAbort, Target: uint64(p.LSN())}, func(err error) {
+	b.appendMark(head{Type: typeAbort, Target: uint64(p.turn())}, func(err error) {
 		if err == nil {
 			b.forget(p)
 		}
@@ -361,6 +365,7 @@ func (b *Brick) forget(p *pend) {
 	s.mu.Lock()
 	c := s.chunks[p.key]
 	c.close(p)
+	p.undone = true
 	if p.typ == typeExtent {
 		c.fulls--
 	}

@@ -186,6 +186,7 @@ func (b *Brick) drain() error {
 // destageBatch takes home records born up to a time and returns how many.
 func (b *Brick) destageBatch(born int64) (n int, err error) {
 	d := &b.destager
+	b.carry()
 	control := b.chooseChunks(born)
 	if control != nil && len(d.batch) == 0 {
 		return 1, b.destageControl(control)

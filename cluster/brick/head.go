@@ -17,7 +17,7 @@ import (
 //	 4  family   u32
 //	 8  node     u32
 //	12  bucket   u16
-//	14  flags    u16   none yet; a reader refuses flags that it does not know
+//	14  flags    u16   1: carried, see origin; a reader refuses flags that it does not know
 //	16  chunk    u64
 //	24  ver      u64   version of the link under which the record was admitted
 //	32  seq      u64   number of the record within (bucket, ver), without gaps
@@ -30,6 +30,7 @@ import (
 //	92  position u32
 //	96  crc      16 x u32, typeExtent only
 //	    buckets  512   typeDiscard only: bit per bucket
+//	    origin   u64   carried only: LSN of the record that this one stands for, in its place
 //
 // Version 1 ended at 88, and only typeExtent, Write, Zero, Abort, Drop and Stamp
 // were known. It was written by nodes that stood alone: its link is position 0 of
@@ -39,6 +40,8 @@ const (
 	headSize    = 96
 	headSize1   = 88 // of version 1
 	headMax     = headSize + 4*placement.BlocksPerChunk
+
+	flagCarried = 1
 )
 
 // linkOf1 is the link of records of version 1.
@@ -118,6 +121,7 @@ type head struct {
 	Link      LinkID
 	Sum       [placement.BlocksPerChunk]uint32 // typeExtent only
 	Buckets   *bucketSet                       // typeDiscard only
+	Origin    journal.LSN                      // zero: not carried
 	alone     bool                             // version 1
 }
 
@@ -138,7 +142,11 @@ func (h *head) append(b []byte) []byte {
 	b = le.AppendUint32(b, uint32(h.Key.Family))
 	b = le.AppendUint32(b, uint32(h.Key.Node))
 	b = le.AppendUint16(b, uint16(h.Bucket))
-	b = le.AppendUint16(b, 0)
+	flags := uint16(0)
+	if h.Origin != 0 {
+		flags = flagCarried
+	}
+	b = le.AppendUint16(b, flags)
 	b = le.AppendUint64(b, uint64(h.Key.Chunk))
 	b = le.AppendUint64(b, h.Ver)
 	b = le.AppendUint64(b, h.Seq)
@@ -158,6 +166,9 @@ func (h *head) append(b []byte) []byte {
 		}
 	case typeDiscard:
 		b = append(b, h.Buckets[:]...)
+	}
+	if h.Origin != 0 {
+		b = le.AppendUint64(b, uint64(h.Origin))
 	}
 	return b
 }
@@ -180,7 +191,8 @@ func parseHead(b []byte, h *head) error {
 	default:
 		return newer("record head", int(b[0]), headVersion)
 	}
-	if flags := le.Uint16(b[14:]); flags != 0 {
+	flags := le.Uint16(b[14:])
+	if flags > flagCarried || flags != 0 && b[0] == 1 {
 		return rotten("record head", "has unknown flags %#x", flags)
 	}
 	if x := le.Uint64(b[56:]); x > 1<<8-1 {
@@ -208,7 +220,14 @@ func parseHead(b []byte, h *head) error {
 	if !h.alone {
 		h.Link = LinkID{GMap: le.Uint32(b[88:]), Position: le.Uint32(b[92:])}
 	}
-	if err := h.parseRest(b[size:]); err != nil {
+	if b = b[size:]; flags&flagCarried != 0 {
+		if len(b) < 8 || le.Uint64(b[len(b)-8:]) == 0 || !h.Type.ordered() {
+			return rotten("record head", "of type %s stands for no other", h.Type)
+		}
+		h.Origin = journal.LSN(le.Uint64(b[len(b)-8:]))
+		b = b[:len(b)-8]
+	}
+	if err := h.parseRest(b); err != nil {
 		return err
 	}
 	return h.check()

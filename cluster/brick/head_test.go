@@ -23,6 +23,10 @@ func headCases() []head {
 		extent.Sum[i] = 0xf0f0f000 + uint32(i)
 	}
 	var local []head
+	for _, c := range []head{h, zero, extent} {
+		c.Origin = 0x3132333435
+		local = append(local, c)
+	}
 	for _, t := range []headType{typeMarks, typeMissing, typeFill, typeFillZero, typeFillAbsent, typeRepair} {
 		l := h
 		l.Type, l.Ver, l.Seq = t, 0, 0
@@ -104,7 +108,8 @@ func TestHeadRefuses(t *testing.T) {
 		{"unknown type", good, 1, 99, ErrNewer},
 		{"reserved type", good, 1, byte(typeConfig), ErrNewer},
 		{"member beyond the end", good, 57, 1, ErrRotten},
-		{"unknown flag", good, 14, 1, ErrRotten},
+		{"unknown flag", good, 14, 2, ErrRotten},
+		{"carried from nowhere", good, 14, 1, ErrRotten},
 		{"no such bucket", good, 13, 0xff, ErrRotten},
 		{"chunk beyond the end", good, 23, 1, ErrRotten},
 		{"target of a write", good, 80, 1, ErrRotten},

@@ -143,7 +143,7 @@ func (b *Brick) findGaps(log []logged, x *limits, rec *Recovery) (count int) {
 			seen[bucketID{h.Link, h.Bucket}] = s
 			continue
 		}
-		if !h.Type.ordered() || s == (placement.Stamp{}) {
+		if !h.Type.ordered() || s == (placement.Stamp{}) || log[i].moved {
 			continue
 		}
 		id := bucketID{h.Link, h.Bucket}

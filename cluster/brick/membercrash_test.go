@@ -103,6 +103,15 @@ func (g *memberRig) restart() error {
 		g.discardPrepared(prepared)
 	}
 	g.settleDone()
+	for range 20 { // the journal may be full
+		if !slices.ContainsFunc(prepared, func(o *memberOp) bool { return o.aborting && !o.aborted }) {
+			break
+		}
+		if err := g.b.drain(); err != nil {
+			return err
+		}
+		g.settleDone()
+	}
 	g.ver++
 	clear(g.seq)
 	for _, k := range g.keys() {

@@ -69,7 +69,7 @@ func (o *order) mark(p *pend, flags uint32, lsn journal.LSN) (ready bool) {
 	now := was | flags
 	p.state.Store(now)
 	if flags&stateDurable != 0 {
-		p.lsn.Store(uint64(lsn))
+		p.at(lsn, lsn)
 		*o.at(lsn) = p
 	}
 	o.advanceTo(p, now)
@@ -129,6 +129,30 @@ func (o *order) skip(l journal.LSN) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	*o.at(l) = doneMark
+	o.advance()
+}
+
+// stuck returns records in the older half of the journal that are durable but
+// not committed: nothing before them can be trimmed.
+func (o *order) stuck() (all []*pend) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for k := 0; k < o.n/2 && len(all) < batchRecords; k++ {
+		p := o.slots[(o.first+k)&(len(o.slots)-1)]
+		if p != nil && p != doneMark && !p.typ.control() && p.state.Load() == stateDurable|stateSettled {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// move gives a record that has been carried forward its new place.
+func (o *order) move(p *pend, to journal.LSN) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	*o.at(p.LSN()) = doneMark
+	*o.at(to) = p
+	p.lsn.Store(uint64(to))
 	o.advance()
 }
 

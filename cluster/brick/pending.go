@@ -26,7 +26,8 @@ const (
 // of its destage it is linked into its chunk, newest first.
 type pend struct {
 	key   placement.Key
-	lsn   atomic.Uint64 // zero until durable: its LSN is above all that are
+	lsn   atomic.Uint64 // where it is in the journal
+	ord   atomic.Uint64 // its place among all records, the LSN it had first; zero until durable: above all that are
 	stamp placement.Stamp
 	last  *last // of its bucket
 	pos   journal.Position
@@ -43,16 +44,31 @@ type pend struct {
 	journalled bool              // its data goes into the journal, even a whole chunk's
 	noted      bool              // it is among the notes of last
 	excluded   placement.Members // that lack it
-	set        *bucketSet        // typeDiscard
-	then       func(error)       // typeDiscard: called when it is destaged
+	carrying   bool              // a copy further on in the journal is on its way; under the shard's lock
+	stays      bool              // it cannot be carried; under the shard's lock
+	undone     bool              // it was abandoned; under the shard's lock
+	op         OpID
+	set        *bucketSet  // typeDiscard
+	then       func(error) // typeDiscard: called when it is destaged
 }
 
 // LSN returns the record's number in the journal, or zero until it is durable.
+// Carrying it forward changes that.
 func (p *pend) LSN() journal.LSN { return journal.LSN(p.lsn.Load()) }
 
-// above reports whether the record comes after LSN x, or is not durable yet,
-// which is the same for an x that is.
-func (p *pend) above(x journal.LSN) bool { l := p.LSN(); return l == 0 || l > x }
+// turn returns the LSN by which the record is ordered among others, or zero
+// until it is durable.
+func (p *pend) turn() journal.LSN { return journal.LSN(p.ord.Load()) }
+
+// at makes the record durable at an LSN that stands for another.
+func (p *pend) at(lsn, ord journal.LSN) {
+	p.lsn.Store(uint64(lsn))
+	p.ord.Store(uint64(ord))
+}
+
+// above reports whether the record comes after x, or is not durable yet, which is
+// the same for an x that is.
+func (p *pend) above(x journal.LSN) bool { l := p.turn(); return l == 0 || l > x }
 
 // sums returns the checksums of the blocks of mask, in order.
 func (p *pend) sums() []uint32 {
@@ -106,7 +122,7 @@ func (c *pchunk) close(p *pend) {
 func (c *pchunk) commit(p *pend) (newest bool) {
 	c.close(p)
 	at := &c.newest
-	if l := p.LSN(); l != 0 {
+	if l := p.turn(); l != 0 {
 		for *at != nil && (*at).above(l) {
 			at = &(*at).older
 		}
@@ -187,7 +203,7 @@ func (s *pshard) get(k placement.Key) *pchunk {
 // The lock is held.
 func (c *pchunk) collect(dst []*pend, before journal.LSN) []*pend {
 	for p := c.open; p != nil; p = p.older {
-		if l := p.LSN(); l != 0 {
+		if l := p.turn(); l != 0 {
 			before = min(before, l)
 		}
 	}
@@ -196,7 +212,7 @@ func (c *pchunk) collect(dst []*pend, before journal.LSN) []*pend {
 	}
 	slices.Reverse(dst)
 	for i, p := range dst {
-		if p.state.Load()&stateReady != stateReady || p.LSN() >= before {
+		if p.state.Load()&stateReady != stateReady || p.carrying || p.turn() >= before {
 			return dst[:i]
 		}
 	}

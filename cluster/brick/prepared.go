@@ -28,7 +28,13 @@ func (b *Brick) ReadPrepared(r *Record, op *ReadOp) {
 // loadRecord is the reader's part of ReadPrepared.
 func (b *Brick) loadRecord(op *ReadOp) error {
 	r := op.record
+	at := r.p.LSN()
 	bad, cause := b.loadBlocks(op, 0)
+	for bad != 0 && r.p.LSN() != at { // it was carried away meanwhile
+		at = r.p.LSN()
+		op.Bufs.Release()
+		bad, cause = b.loadBlocks(op, 0)
+	}
 	if bad != 0 && r.p.typ == typeExtent {
 		op.Bufs.Release()
 		bad, cause = b.loadBlocks(op, bad)
@@ -52,7 +58,7 @@ func (b *Brick) loadBlocks(op *ReadOp, over placement.Mask) (bad placement.Mask,
 		}
 		p := r.p
 		if over>>i&1 != 0 {
-			if above := s.chunks[r.Key].nextAbove(r.p.LSN(), i); above != nil {
+			if above := s.chunks[r.Key].nextAbove(r.p.turn(), i); above != nil {
 				p = above
 			}
 		}
@@ -78,7 +84,7 @@ func (b *Brick) loadBlocks(op *ReadOp, over placement.Mask) (bad placement.Mask,
 func (c *pchunk) nextAbove(x journal.LSN, i int) (next *pend) {
 	for _, list := range []*pend{c.open, c.newest} {
 		for p := list; p != nil; p = p.older {
-			if p.LSN() > x && p.mask>>i&1 != 0 && p.typ.data() && (next == nil || p.LSN() < next.LSN()) {
+			if p.turn() > x && p.mask>>i&1 != 0 && p.typ.data() && (next == nil || p.turn() < next.turn()) {
 				next = p
 			}
 		}

@@ -237,7 +237,7 @@ func (b *Brick) abortAll(torn []*logged) error {
 		if err != nil {
 			return err
 		}
-		b.appendMark(head{Type: typeAbort, Target: uint64(r.lsn)}, func(err error) {
+		b.appendMark(head{Type: typeAbort, Target: uint64(r.ord)}, func(err error) {
 			if err == nil && kept {
 				b.alloc.letGo(r.head.Target)
 			}

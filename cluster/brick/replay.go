@@ -1,9 +1,11 @@
 package brick
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"petal/journal"
 	"petal/placement"
@@ -13,8 +15,10 @@ import (
 type logged struct {
 	head      head
 	lsn       journal.LSN
+	ord       journal.LSN // its place among all
 	pos       journal.Position
 	crc       []uint32
+	moved     bool // a later one stands for it
 	committed bool // known to be
 	void      bool // it never happened, or something later made it so
 	covered   bool // void because nothing of it is left to see
@@ -97,7 +101,7 @@ func (b *Brick) replay(applied journal.LSN, jr *journal.Recovery, rec *Recovery)
 func (b *Brick) readLog(applied journal.LSN, rec *Recovery) (log []logged, settled journal.LSN, err error) {
 	var committed journal.LSN
 	err = b.journal.Replay(1, func(e journal.Entry) error {
-		r := logged{lsn: e.LSN, pos: e.Position, rotten: e.Rotten}
+		r := logged{lsn: e.LSN, ord: e.LSN, pos: e.Position, rotten: e.Rotten}
 		if err := parseHead(e.Head, &r.head); err != nil {
 			if e.LSN <= applied {
 				return nil // its effect is in the map
@@ -117,16 +121,69 @@ func (b *Brick) readLog(applied journal.LSN, rec *Recovery) (log []logged, settl
 		log = append(log, r)
 		return nil
 	})
+	log = inPlace(log)
+	b.knowCommitted(log, max(committed, applied))
+	return log, settled, err
+}
+
+// knowCommitted marks the records that are known to be committed. In a bucket
+// those before one that is are, too: the watermark may have passed it and not
+// them, if they were carried.
+func (b *Brick) knowCommitted(log []logged, watermark journal.LSN) {
+	aborted := map[journal.LSN]bool{}
+	for i := range log {
+		if h := &log[i].head; h.Type == typeAbort {
+			aborted[journal.LSN(h.Target)] = true
+		}
+	}
+	greatest := map[bucketID]placement.Stamp{}
+	inDoubt := 0
 	for i := range log {
 		r := &log[i]
 		h := &r.head
-		r.committed = !b.o.HoldPrepared || h.alone || !h.Type.ordered() || r.lsn <= max(committed, applied)
+		r.committed = !b.o.HoldPrepared || h.alone || !h.Type.ordered() || r.lsn <= watermark
 		if s := h.stamp(); !r.committed && s != (placement.Stamp{}) {
 			l := b.lasts.find(h.Link, h.Bucket)
 			r.committed = l != nil && !l.Committed.Before(s)
 		}
+		id := bucketID{h.Link, h.Bucket}
+		switch {
+		case !r.committed:
+			inDoubt++
+		case h.Type.ordered() && !r.moved && !aborted[r.ord] && greatest[id].Before(h.stamp()):
+			greatest[id] = h.stamp()
+		}
 	}
-	return log, settled, err
+	for i := range log {
+		r := &log[i]
+		h := &r.head
+		if s := h.stamp(); inDoubt > 0 && !r.committed && s != (placement.Stamp{}) {
+			r.committed = !greatest[bucketID{h.Link, h.Bucket}].Before(s)
+		}
+	}
+}
+
+// inPlace puts records that were carried forward where those were that they stand
+// for, which count no more.
+func inPlace(log []logged) []logged {
+	newest := map[journal.LSN]journal.LSN{} // by origin
+	for i := range log {
+		if h := &log[i].head; h.Origin != 0 {
+			log[i].ord = h.Origin
+			newest[h.Origin] = log[i].lsn
+		}
+	}
+	if len(newest) == 0 {
+		return log
+	}
+	for i := range log {
+		r := &log[i]
+		if l, ok := newest[r.ord]; ok && l != r.lsn {
+			r.moved, r.void = true, true
+		}
+	}
+	slices.SortStableFunc(log, func(x, y logged) int { return cmp.Compare(x.ord, y.ord) })
+	return log
 }
 
 // cover is what later records did to a chunk.
@@ -145,6 +202,8 @@ func (b *Brick) judge(log []logged, applied, settled journal.LSN, rec *Recovery)
 		r := &log[i]
 		h := &r.head
 		switch {
+		case r.moved:
+			continue
 		case h.Type == typeAbort:
 			void[journal.LSN(h.Target)] = true
 			r.void = true
@@ -157,7 +216,7 @@ func (b *Brick) judge(log []logged, applied, settled journal.LSN, rec *Recovery)
 			continue
 		case h.Type.control():
 			continue
-		case void[r.lsn] || dropped[h.Key.Family]:
+		case void[r.ord] || dropped[h.Key.Family]:
 			r.void = true
 			continue
 		case r.lsn <= applied:
@@ -229,6 +288,9 @@ func (b *Brick) complete(r *logged, above cover, settled journal.LSN, rec *Recov
 // the crash, and its stamp into the lasts.
 func (b *Brick) readmit(r *logged, applied, known journal.LSN, rec *Recovery) error {
 	h := &r.head
+	if r.moved {
+		return nil
+	}
 	if r.lsn > known {
 		b.readmitStamp(r)
 	}
@@ -243,7 +305,7 @@ func (b *Brick) readmit(r *logged, applied, known journal.LSN, rec *Recovery) er
 	}
 	if h.Type.control() {
 		p := b.control(h)
-		p.lsn.Store(uint64(r.lsn))
+		p.at(r.lsn, r.ord)
 		if p.typ == typeUnmark {
 			b.takeEffect(h)
 		}
@@ -252,11 +314,11 @@ func (b *Brick) readmit(r *logged, applied, known journal.LSN, rec *Recovery) er
 		return nil
 	}
 	p := &pend{key: h.Key, mask: h.Mask, typ: h.Type, pos: r.pos, ext: h.Target, born: b.now(),
-		stamp: h.stamp(), last: b.lasts.get(h.Link, h.Bucket), excluded: h.Excluded}
+		stamp: h.stamp(), op: h.Op, last: b.lasts.get(h.Link, h.Bucket), excluded: h.Excluded}
 	if r.covered { // all that is left of it
 		p.typ, p.ext = typeMarks, 0
 	}
-	p.lsn.Store(uint64(r.lsn))
+	p.at(r.lsn, r.ord)
 	*b.order.at(r.lsn) = p
 	c := b.pending.shard(h.Key).get(h.Key)
 	switch {

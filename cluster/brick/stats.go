@@ -12,6 +12,7 @@ type Stats struct {
 	MapFlushes    uint64
 	MediumErrors  uint64 // reads that ended with one
 	BadBlocks     uint64 // blocks found bad, each time they were read
+	Carried       uint64 // records copied to the end of the journal because they were not committed
 	LostBlocks    uint64 // blocks that rotted in the journal before they reached their home
 	PendingBytes  int64  // memory held for data on its way home
 	PendingChunks int
@@ -19,7 +20,7 @@ type Stats struct {
 
 type counters struct {
 	reads, extentWrites, homeWrites, homeBlocks, batches, mapFlushes atomic.Uint64
-	mediumErrors, badBlocks, lostBlocks                              atomic.Uint64
+	mediumErrors, badBlocks, lostBlocks, carried                     atomic.Uint64
 }
 
 // Stats returns the counters.
@@ -28,7 +29,7 @@ func (b *Brick) Stats() Stats {
 	s := Stats{
 		Reads: c.reads.Load(), ExtentWrites: c.extentWrites.Load(), HomeWrites: c.homeWrites.Load(), HomeBlocks: c.homeBlocks.Load(),
 		Batches: c.batches.Load(), MapFlushes: c.mapFlushes.Load(), MediumErrors: c.mediumErrors.Load(), BadBlocks: c.badBlocks.Load(),
-		LostBlocks: c.lostBlocks.Load(), PendingBytes: b.pending.bytes.Load(),
+		LostBlocks: c.lostBlocks.Load(), Carried: c.carried.Load(), PendingBytes: b.pending.bytes.Load(),
 	}
 	for i := range b.pending.shards {
 		p := &b.pending.shards[i]
