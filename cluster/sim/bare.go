@@ -118,7 +118,8 @@ func (b *bare) tend() {
 	b.clock.AfterFunc(500*time.Millisecond, func() {
 		for b.brick.Failed() == nil && b.brick.StepDestage(time.Second) {
 		}
-		if b.rng.IntN(8) == 0 && b.brick.Failed() == nil {
+		used, capacity := b.brick.JournalFill()
+		if (b.rng.IntN(8) == 0 || used >= capacity/2) && b.brick.Failed() == nil {
 			if err := b.brick.StepFlushMap(); err != nil {
 				b.s.tracef("machine %d: map: %v", b.m.id, err)
 			}
@@ -210,7 +211,10 @@ func (b *bare) propose(p replica.Proposal) {
 	case replica.Fenced:
 		b.command(&metapb.Command{Kind: &metapb.Command_FenceConfirm{FenceConfirm: &metapb.FenceConfirm{Gmap: p.Link.GMap, Position: p.Link.Position, Ver: p.Ver, Member: uint32(p.Member)}}})
 	case replica.Reopen:
-		b.command(&metapb.Command{Kind: &metapb.Command_Reopen{Reopen: &metapb.Reopen{Server: uint32(b.m.id), Incarnation: b.incarnation}}})
+		c := b.group.State().Link(p.Link)
+		b.command(&metapb.Command{Kind: &metapb.Command_Reconfigure{Reconfigure: &metapb.Reconfigure{Links: []*metapb.LinkChange{{
+			Gmap: p.Link.GMap, Position: p.Link.Position, Ver: p.Ver, InSync: uint32(c.InSync), Head: uint32(c.Head), Reason: "reopen",
+		}}}}})
 	case replica.Complain:
 		m, ok := b.group.State().MemberOf(p.Link, b.m.id)
 		if ok {

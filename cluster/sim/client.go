@@ -208,14 +208,14 @@ func (c *client) answer(o outcome, seen []byte, err error) {
 
 var outcomeNames = [...]string{unknown: "unknown", done: "done", miscompare: "miscompare", never: "never"}
 
-// again resends: from now on the last try must have no effect any more (R13).
+// again resends, or gives up: in either case, from now on the last try must have no effect any more (R13).
 func (c *client) again() {
 	for _, a := range c.op.tries {
 		if a.outcome == unknown {
 			a.ret = c.s.history.now()
 		}
 	}
-	if c.op.kind == opCAW && c.rng.IntN(2) == 0 { // a program would look first
+	if c.rng.IntN(3) == 0 { // the program has lost patience
 		c.op = nil
 		c.next()
 		return
@@ -239,13 +239,43 @@ func (c *client) lost(node placement.Server) {
 
 func (c *client) later(d time.Duration, f func()) { c.s.e.after(d, nil, nil, f) }
 
-// workload draws the commands of all clients: few blocks, so that they meet.
+// workload draws the commands of all clients. How many there are, of what kind
+// and how near to each other is the seed's: crowds on few blocks find what goes
+// wrong between commands, single ones on many what goes wrong behind their back.
 type workload struct {
 	s     *Sim
+	rng   *rand.Rand
 	last  value
-	known map[uint64][]byte // what a sector was seen to hold last, for COMPARE AND WRITE
-	hot   []uint64          // chunks
-	unit  int               // logical block length, bytes
+	known map[uint64][]byte // what a unit was seen to hold last, for COMPARE AND WRITE
+
+	link   *placement.LinkID // all chunks are of this link; nil: of any
+	hot    []uint64          // chunks
+	blocks []int             // of a chunk
+	unit   int               // logical block length, bytes
+	pause  time.Duration     // most usual time between a client's commands
+	// Of a hundred commands, so many are these; the others read.
+	write, caw, zero, whole int
+}
+
+// choose draws the chunks, half of the time all of one link.
+func (w *workload) choose(g *placement.GMap) {
+	family := w.s.state().Disk(diskName).Family
+	linkOf := func(c uint64) placement.LinkID {
+		return g.LinkOf(placement.BucketOf(family, placement.Chunk(c)))
+	}
+	first := uint64(w.rng.IntN(diskChunks / 2))
+	if w.rng.IntN(3) > 0 {
+		l := linkOf(first)
+		w.link = &l
+	}
+	most := []int{1, 3, 8, 40}[w.rng.IntN(4)]
+	for c := first; c < diskChunks && len(w.hot) < most; c++ {
+		if w.link == nil || linkOf(c) == *w.link {
+			w.hot = append(w.hot, c)
+		}
+	}
+	w.blocks = [][]int{{0}, {0, 1, 15}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}}[w.rng.IntN(3)]
+	w.s.tracef("workload: chunks %v of link %v, blocks %v of %d bytes, pause %v", w.hot, w.link, w.blocks, w.unit, w.pause)
 }
 
 // value is a fresh one.
@@ -262,9 +292,9 @@ func (w *workload) learn(op *command, seen []byte) {
 // think is the time between commands.
 func (w *workload) think(c *client) time.Duration {
 	if c.rng.IntN(20) == 0 {
-		return between(c.rng, 0, 300*time.Millisecond)
+		return between(c.rng, 0, 500*time.Millisecond)
 	}
-	return between(c.rng, 0, 5*time.Millisecond)
+	return between(c.rng, 0, w.pause)
 }
 
 // draw makes a command.
@@ -273,26 +303,27 @@ func (w *workload) draw(c *client) *command {
 	if r.IntN(40) == 0 {
 		c.node = c.s.otherNode(0, r)
 	}
-	op := &command{}
+	op := &command{kind: opRead}
 	chunk := w.hot[r.IntN(len(w.hot))]
-	block := uint64([]int{0, 1, 1, 7, 15}[r.IntN(5)])
-	op.off = chunk*placement.ChunkSize + block*placement.BlockSize
-	switch x := r.IntN(100); {
-	case x < 40:
-		op.kind, op.n = opRead, w.span(c, op, 3)
-	case x < 78:
+	op.off = chunk*placement.ChunkSize + uint64(w.blocks[r.IntN(len(w.blocks))])*placement.BlockSize
+	x := r.IntN(100)
+	among := func(share int) bool { x -= share; return x < 0 }
+	switch {
+	case among(w.write):
 		op.kind, op.n = opWrite, w.span(c, op, 4)
-	case x < 90:
+	case among(w.caw):
 		op.kind, op.n = opCAW, w.unit
 		op.expect = w.known[op.off]
 		if op.expect == nil || r.IntN(30) == 0 {
 			op.expect = make([]byte, op.n)
 		}
 		op.expect = slices.Clone(op.expect)
-	case x < 95:
+	case among(w.zero):
 		op.kind, op.n = opZero, w.span(c, op, 2)
-	default: // whole chunks, for the other path of a brick
+	case among(w.whole): // for the other path of a brick
 		op.kind, op.off, op.n = opWrite, chunk*placement.ChunkSize, placement.ChunkSize
+	default:
+		op.n = w.span(c, op, 3)
 	}
 	return op
 }

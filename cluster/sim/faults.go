@@ -61,6 +61,7 @@ type nemesis struct {
 	pace   time.Duration // mean time between faults
 	victim placement.Server
 	spared map[placement.Server]bool // holds other copies of what the victim holds
+	focus  []placement.Server        // faults prefer these
 	over   bool
 }
 
@@ -75,8 +76,12 @@ func newNemesis(s *Sim, faults Faults) *nemesis {
 	return n
 }
 
-// choose names the victim, once it is known who holds what.
-func (n *nemesis) choose(g *placement.GMap) {
+// choose names the victim, once it is known who holds what, and prefers the
+// members of the link that all clients work on, if there is one.
+func (n *nemesis) choose(g *placement.GMap, l *placement.LinkID) {
+	if l != nil {
+		n.focus = g.Members(l.Position)
+	}
 	for _, k := range n.kinds {
 		if k&(Rot|DeadDisk) == 0 {
 			continue
@@ -108,7 +113,11 @@ func (n *nemesis) run(until time.Duration) {
 // target draws a machine that may be harmed.
 func (n *nemesis) target() *machine {
 	for {
-		if m := n.s.machines[n.rng.IntN(len(n.s.machines))]; !n.spared[m.id] {
+		m := n.s.machines[n.rng.IntN(len(n.s.machines))]
+		if len(n.focus) > 0 && n.rng.IntN(4) > 0 {
+			m = n.s.machine(n.focus[n.rng.IntN(len(n.focus))])
+		}
+		if !n.spared[m.id] {
 			return m
 		}
 	}

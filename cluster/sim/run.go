@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -27,7 +28,7 @@ func Run(cfg Config) *Report {
 	s := newSim(cfg)
 	defer s.close()
 	s.tracef("seed %d: %d machines, %v, faults %v", cfg.Seed, len(s.machines), s.scheme, s.cfg.Faults)
-	for _, phase := range []func(){s.form, s.work1, s.quiet, s.heal, s.audit, s.judge} {
+	for _, phase := range []func(){s.form, s.work1, s.quiet, s.heal, s.readAll, s.audit, s.judge} {
 		if phase(); s.failed() {
 			break
 		}
@@ -52,7 +53,7 @@ func newSim(cfg Config) *Sim {
 	def(&s.cfg.Machines, []int{5, 5, 5, 6, 7, 9}[rng.IntN(6)])
 	def(&s.cfg.Clients, 4+rng.IntN(12))
 	if s.cfg.Faulty == 0 {
-		s.cfg.Faulty = between(rng, 20*time.Second, 90*time.Second)
+		s.cfg.Faulty = between(rng, 8*time.Second, 40*time.Second)
 	}
 	s.scheme = []placement.Scheme{placement.Mirror, placement.Mirror, placement.Mirror3}[rng.IntN(3)]
 	if s.cfg.Scheme != 0 {
@@ -91,15 +92,12 @@ func newSim(cfg Config) *Sim {
 
 func newWorkload(s *Sim) *workload {
 	rng := s.e.rng("workload")
-	w := &workload{s: s, known: map[uint64][]byte{}, unit: []int{sectorBytes, placement.BlockSize}[rng.IntN(2)]}
-	first := uint64(rng.IntN(diskChunks - 16))
-	for range 3 + rng.IntN(8) {
-		c := first + uint64(rng.IntN(16))
-		if !slices.Contains(w.hot, c) {
-			w.hot = append(w.hot, c)
-		}
+	return &workload{
+		s: s, rng: rng, known: map[uint64][]byte{},
+		unit:  []int{sectorBytes, placement.BlockSize}[rng.IntN(2)],
+		pause: []time.Duration{2 * time.Millisecond, 10 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond}[rng.IntN(4)],
+		write: 20 + rng.IntN(50), caw: rng.IntN(15), zero: rng.IntN(10), whole: rng.IntN(8),
 	}
-	return w
 }
 
 const diskChunks = 1024
@@ -108,11 +106,13 @@ const diskChunks = 1024
 // within the time.
 func (s *Sim) until(within time.Duration, holds func() bool) bool {
 	end := s.e.now + within
+	step := 100 * time.Microsecond
 	for s.e.now < end && !s.failed() {
 		if holds() {
 			return true
 		}
-		s.e.run(s.e.now + 50*time.Millisecond)
+		s.e.run(s.e.now + step)
+		step = min(2*step, 50*time.Millisecond)
 	}
 	return holds()
 }
@@ -166,9 +166,8 @@ func (s *Sim) propose(m *machine, cmd *metapb.Command) {
 
 // work1 lets clients work while faults happen.
 func (s *Sim) work1() {
-	if g := s.gmap(); g != nil {
-		s.faults.choose(g)
-	}
+	s.work.choose(s.gmap())
+	s.faults.choose(s.gmap(), s.work.link)
 	for i := range s.cfg.Clients {
 		c := &client{s: s, id: i, rng: s.e.rng(fmt.Sprint("client ", i)), node: s.machines[i%len(s.machines)].id}
 		s.clients = append(s.clients, c)
@@ -207,6 +206,26 @@ func (s *Sim) heal() {
 		s.failf("the copies are not whole %v after the faults:\n%s", healWithin, s.status())
 	}
 	s.e.run(s.e.now + 3*time.Second) // commit notices, destage
+}
+
+// readAll reads every block that was ever touched, through each machine in turn.
+func (s *Sim) readAll() {
+	blocks := slices.Sorted(maps.Keys(s.history.blocks))
+	for i, m := range s.machines {
+		c := &client{s: s, id: len(s.clients), rng: s.e.rng(fmt.Sprint("reader ", i)), node: m.id, stop: true}
+		s.clients = append(s.clients, c)
+		for _, b := range blocks {
+			c.node = m.id
+			c.op = &command{kind: opRead, off: b * placement.BlockSize, n: placement.BlockSize, first: s.e.now}
+			c.try()
+			if !s.until(endWithin, func() bool { return c.op == nil }) {
+				s.failf("a read of block %d through machine %d does not end\n%s", b, m.id, s.status())
+			}
+			if s.failed() {
+				return
+			}
+		}
+	}
 }
 
 // judge puts the history into order.
