@@ -77,8 +77,8 @@ type node struct {
 	stepper bool
 	slow    time.Duration // each disk step takes so long
 	noLease bool
-	frozen  bool // takes no new states
-	reply   func(from placement.Server, m *wire.Message)
+	frozen  bool                                   // takes no new states
+	waits   map[placement.OpID]func(*wire.Message) // of the coordinator here
 }
 
 func (w *world) after(d time.Duration, f func()) {
@@ -220,8 +220,9 @@ func (t transport) Send(to placement.Server, m *wire.Message) bool {
 func (n *node) receive(from placement.Server, incarnation uint64, m *wire.Message) {
 	switch m.Kind {
 	case wire.Reply, wire.CancelReply, wire.MappedReply, wire.FlushReply:
-		if n.reply != nil {
-			n.reply(from, m)
+		if f := n.waits[m.Op]; f != nil {
+			delete(n.waits, m.Op)
+			f(m)
 		}
 	default:
 		n.s.Receive(from, incarnation, m)
@@ -336,12 +337,13 @@ func (n *node) start() {
 	}
 	n.brick, n.alive = b, true
 	n.life++
+	n.waits = map[placement.OpID]func(*wire.Message){}
 	log := slog.New(slog.DiscardHandler)
 	if os.Getenv("WORLD_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("server", n.id)
 	}
 	n.s = New(Config{
-		Self: n.id, Incarnation: n.life, Store: b, Recovery: rec, Pool: n.pool, Clock: clock{n, n.life}, Times: times.Default(),
+		Self: n.id, Incarnation: n.life, Store: spy{b, n}, Recovery: rec, Pool: n.pool, Clock: clock{n, n.life}, Times: times.Default(),
 		Transport: transport{n, n.life}, Log: log, FillRate: -1,
 		Propose: func(p Proposal) { w.propose(n, p) },
 	})
@@ -351,8 +353,24 @@ func (n *node) start() {
 			l.config.Ver++
 		}
 	}
+	n.home(n.life)
 	w.apply()
 	w.wires()
+}
+
+// home brings home now and then what is in the journal.
+func (n *node) home(life uint64) {
+	n.w.after(time.Duration(100+n.w.rng.IntN(400))*time.Millisecond, func() {
+		if !n.alive || n.life != life {
+			return
+		}
+		for n.brick.StepDestage(0) {
+		}
+		if err := n.brick.StepFlushMap(); err != nil {
+			n.w.t.Fatal(err)
+		}
+		n.home(life)
+	})
 }
 
 // stop ends a process; with power, the disk forgets what was not durable.
