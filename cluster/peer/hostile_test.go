@@ -160,6 +160,29 @@ func TestImpostors(t *testing.T) {
 	stillWell(t, one, r1, r2)
 }
 
+// TestStrangersMaySayLittle: only so many bytes are read of one who has not shown
+// who it is, whatever they are.
+func TestStrangersMaySayLittle(t *testing.T) {
+	a, b := net.Pipe()
+	defer a.Close()
+	go func() {
+		for _, err := a.Write(make([]byte, 1000)); err == nil; _, err = a.Write(make([]byte, 1000)) {
+		}
+	}()
+	x := stranger{Conn: b, left: strangerBytes}
+	if _, err := x.peek(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.Copy(io.Discard, &x)
+	if err != errTalkative || got > strangerBytes+1 {
+		t.Errorf("%d bytes, %v", got, err)
+	}
+	x.trust()
+	if _, err := io.ReadFull(&x, make([]byte, strangerBytes)); err != nil {
+		t.Errorf("trusted: %v", err)
+	}
+}
+
 // TestManyStrangers: so many connections that say nothing as one address may
 // have, and more: those are closed at once, and the others when their time is
 // over; who comes from elsewhere is let in meanwhile.
@@ -177,6 +200,11 @@ func TestManyStrangers(t *testing.T) {
 	if sent := hungUp(t, dialRaw(t, one)); len(sent) > 0 {
 		t.Errorf("one too many got %x", sent)
 	}
+	one.strangers.mu.Lock()
+	if n := len(one.strangers.open); n != strangersPerAddress {
+		t.Errorf("%d are left: one too many was not closed at once", n)
+	}
+	one.strangers.mu.Unlock()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	opt := f.options(2, 20, newRecorder(t))
 	c, err := d.Dial("tcp", one.Addrs()[0].String())

@@ -3,6 +3,7 @@ package peer
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -307,7 +308,13 @@ func TestWhoIsNoPeer(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	r2.want("down")
-	eventually(t, func() bool { s := two.Status(); return s[0].Why != nil && !s[0].Raft })
+	for _, b := range (*two.table.Load())[1].bundle {
+		eventually(t, func() bool {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return b.reason != nil && strings.HasSuffix(b.reason.Error(), unknownServer.String())
+		})
+	}
 	if one.Connected(2, wire.ClassRaft) {
 		t.Error("still talking raft")
 	}
@@ -358,6 +365,44 @@ func TestRoomHoldsTheSenderBack(t *testing.T) {
 		}
 		kept = nil
 		mu.Unlock()
+	}
+}
+
+// TestRoomComesBackByItself: many windows pass through a handler that keeps
+// nothing.
+func TestRoomComesBackByItself(t *testing.T) {
+	f := newFleet(t, true)
+	one, _, _, r2 := f.pair()
+	m := &wire.Message{Kind: wire.Fetched, Key: placement.Key{Family: 1, Node: 1}, Mask: placement.Full, Data: f.writeOf(0, 1, 64<<10).Data}
+	defer m.Data.Release()
+	const n = 3 * windowBackground / (64 << 10)
+	for range n {
+		if !one.Send(2, m) {
+			t.Fatal("not sent")
+		}
+	}
+	for range n {
+		r2.want("fetched")
+	}
+}
+
+// TestCreditNeverGoesBack, though two who return room may overtake each other.
+func TestCreditNeverGoesBack(t *testing.T) {
+	one, _, _, _ := newFleet(t, true).pair()
+	w := writer{c: connOf(one, 2, wire.ClassRequest)}
+	for _, c := range []struct{ handled, want int64 }{{100, 100}, {50, 0}, {100, 0}, {101, 101}} {
+		w.encode(control{credit: true, handled: c.handled})
+		var m wire.Message
+		got := int64(0)
+		if len(w.control) > 0 {
+			if _, err := m.DecodeFrame(w.control, nil); err != nil {
+				t.Fatal(err)
+			}
+			got = int64(m.Index) - w.c.window
+		}
+		if got != c.want {
+			t.Errorf("%d handled: credit for %d, want %d", c.handled, got, c.want)
+		}
 	}
 }
 

@@ -123,6 +123,27 @@ func TestLengthsBeforeMemory(t *testing.T) {
 	}
 }
 
+// TestDetailIsExact: bytes that no field accounts for are refused.
+func TestDetailIsExact(t *testing.T) {
+	pool := newPool(t)
+	for _, k := range []Kind{Ping, Ack, Raft, Replicate} {
+		m := filled(k, pool)
+		frame, _ := m.AppendFrame(nil)
+		join(m)
+		for _, change := range []int{4, -4} {
+			detail, _, _ := (*Header)(frame).Lengths()
+			long := append([]byte(nil), frame[:HeaderSize+detail+min(change, 0)]...)
+			long = append(append(long, make([]byte, max(change, 0))...), frame[HeaderSize+detail:]...)
+			le.PutUint16(long[atDetail:], uint16(detail+change))
+			reseal(long)
+			var got Message
+			if _, err := got.DecodeFrame(long, pool); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%v with a detail of %d bytes, not %d: %v", k, detail+change, detail, err)
+			}
+		}
+	}
+}
+
 // TestCheckRefuses what a receiver would refuse, or could not tell.
 func TestCheckRefuses(t *testing.T) {
 	pool := newPool(t)
