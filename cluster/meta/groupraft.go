@@ -90,6 +90,9 @@ func (g *Group) receiveRaft(from placement.Server, body, data []byte) {
 		}
 		m.Snapshot.Data = data
 	}
+	if m.GetType() == raftpb.MsgReadIndex && g.behind() {
+		return // it asks again
+	}
 	if m.GetType() == raftpb.MsgHeartbeat && m.GetCommit() > g.lastIndex() {
 		g.fail(refuse(ErrOld, fmt.Sprintf("the log of server %d", g.cfg.Self), fmt.Sprintf("it ends with entry %d, and the leader knows that it had %d", g.lastIndex(), m.GetCommit()),
 			"the directory was lost or set back: remove this server from the cluster and let it join again"))
@@ -171,6 +174,7 @@ func (g *Group) pump() {
 		}
 		if rd.SoftState != nil {
 			g.roleChanged()
+			g.askAgain()
 		}
 		for _, rs := range rd.ReadStates {
 			g.readState(rs)
@@ -209,6 +213,13 @@ func (g *Group) dispatch(m *raftpb.Message) {
 
 // applyEntries applies committed entries.
 func (g *Group) applyEntries(entries []*raftpb.Entry) {
+	if g.behind() {
+		defer func() {
+			if g.failed == nil && !g.behind() {
+				g.askAgain()
+			}
+		}()
+	}
 	for _, e := range entries {
 		if g.failed != nil || e.GetIndex() <= g.view.index {
 			continue

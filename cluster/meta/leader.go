@@ -110,8 +110,8 @@ func (g *Group) current(id placement.Server, incarnation uint64) bool {
 
 func (g *Group) beginRound() {
 	l := &g.leader
-	if l.armed = false; !g.leads() || len(l.batch) == 0 {
-		return
+	if l.armed = false; !g.leads() || len(l.batch) == 0 || g.behind() {
+		return // askAgain will, when what an earlier leader decided is applied
 	}
 	l.round++
 	r := &round{began: g.now(), all: l.batch}

@@ -2,6 +2,8 @@ package meta
 
 import (
 	"fmt"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -144,9 +146,9 @@ func (w *world) leaseOracle() {
 // percent, nobody is excluded while it may serve; and once the trouble is over
 // everybody has a lease and the same state.
 func TestLeaseEndsBeforeExclusion(t *testing.T) {
-	seeds := uint64(40)
-	if testing.Short() {
-		seeds = 8
+	seeds := uint64(12)
+	if n, err := strconv.Atoi(os.Getenv("PETAL_SEEDS")); err == nil {
+		seeds = uint64(n)
 	}
 	excluded, lapses := 0, 0
 	for seed := range seeds {
@@ -235,6 +237,10 @@ func TestLeaseCountsFromItsRequest(t *testing.T) {
 	w.run(time.Second)
 	until := h.until
 	w.until(3*time.Second, "another grant arrives", func() bool { return h.until != until })
+	// Request and grant were 400 ms under way each.
+	if left := h.until - h.Now(); left > w.times.Lease-800*time.Millisecond {
+		t.Errorf("%v of the lease are left on arrival", left)
+	}
 	w.isolate(id, true)
 	w.delay = fast
 	w.until(10*time.Second, "it is excluded", func() bool {

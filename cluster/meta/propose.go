@@ -287,8 +287,37 @@ const (
 
 func (g *Group) askIndex(r *read) {
 	r.again = g.now() + g.cfg.Times.Election/2
-	if g.leaderID() != 0 {
+	if g.leaderID() != 0 && !g.behind() {
 		g.raft(func() error { g.rn.ReadIndex(g.readContext(readByCaller, r.number)); return nil })
+	}
+}
+
+// behind reports whether this server leads and has not applied an entry of its
+// term yet. Until then it may not know of all that was committed, and raft alone does not
+// mind where there is one voter: what it calls committed is what was on its disk.
+func (g *Group) behind() bool {
+	st := g.rn.BasicStatus()
+	return st.RaftState == raft.StateLeader && g.view.term != st.HardState.GetTerm()
+}
+
+// askAgain brings everything that waits for a leader to the one that has become
+// known, or ready.
+func (g *Group) askAgain() {
+	for _, p := range slices.Clone(g.proposals.waiting) {
+		if lead := g.leaderID(); lead != 0 && p.leader != lead {
+			g.trySend(p)
+		}
+	}
+	for _, r := range g.reads.waiting {
+		if r.index == 0 {
+			g.askIndex(r)
+		}
+	}
+	if !g.mine.asked {
+		g.renew()
+	}
+	if g.leads() {
+		g.beginRound()
 	}
 }
 

@@ -128,9 +128,18 @@ func live(disk vfs.FS, l *life, n int) error {
 			return err
 		}
 	}
-	for g.Step() {
+	// What a read gives is as new as anything acknowledged, from the first moment.
+	var read *State
+	g.ReadIndexAsync(func(s *State, err error) { read = s })
+	for read == nil && g.Step() {
 	}
-	if g.State().Disk("a") == nil {
+	switch {
+	case read == nil:
+		return errDead
+	case l.acked > 0 && (read.Disk("a") == nil || read.Reservation(read.Disk("a").ID).Version < uint64(l.acked)):
+		return fmt.Errorf("a read gives a state without version %d", l.acked)
+	}
+	if read.Disk("a") == nil {
 		if err := proposeAlone(g, disk1("a")); err != nil {
 			return err
 		}
@@ -171,7 +180,7 @@ func TestPowerCuts(t *testing.T) {
 	if err := live(count, &life{}, 120); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := count.Stat("meta/snapshot"); err != nil || ops < 200 {
+	if _, err := count.Stat("meta/snapshot"); err != nil || ops < 150 {
 		t.Fatalf("%d operations, snapshot: %v: the test sees too little", ops, err)
 	}
 	step := 1
