@@ -172,9 +172,12 @@ func (s *Server) look() {
 // park lets a task wait for the machine to open, or for a moment. It returns
 // admitted, or, after a while, NotReady. The mutex is held.
 func (l *seat) park(t *task, retry func(*task), now time.Duration) wire.Status {
-	if t.since == 0 {
+	switch {
+	case l.s.c.Store.Failed() != nil:
+		return wire.Failed
+	case t.since == 0:
 		t.since = now
-	} else if now-t.since >= l.s.patience() {
+	case now-t.since >= l.s.patience():
 		return wire.NotReady
 	}
 	t.retry = retry

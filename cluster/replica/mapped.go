@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"petal/cluster/brick"
 	"petal/cluster/wire"
 	"petal/placement"
 )
@@ -53,14 +54,13 @@ func (s *Server) mapped(id placement.LinkID, d *diskView, key placement.Key, las
 			if len(list) == min(max, mappedMax) {
 				return list, true, nil
 			}
-			mask, err := s.c.Store.Provisioned(key.Family, d.lineage, c)
+			mask, err := s.held(key.Family, d.lineage, c)
 			if err != nil {
 				return nil, false, err
 			}
-			if mask == 0 {
-				mask = placement.Full // missing here: nobody knows
+			if mask != 0 {
+				list = append(list, MappedChunk{c, mask})
 			}
-			list = append(list, MappedChunk{c, mask})
 		}
 		if len(found) < cap(found) || found[len(found)-1] >= last {
 			return list, false, nil
@@ -69,16 +69,41 @@ func (s *Server) mapped(id placement.LinkID, d *diskView, key placement.Key, las
 	}
 }
 
+// held returns which blocks of a chunk take space, here or, as far as they are
+// missing here, perhaps elsewhere.
+func (s *Server) held(f placement.Family, lineage []placement.Node, c placement.Chunk) (placement.Mask, error) {
+	mask, err := s.c.Store.Provisioned(f, lineage, c)
+	for _, n := range lineage {
+		var sums brick.Sums
+		if err == nil {
+			err = s.c.Store.Sums(placement.Key{Family: f, Node: n, Chunk: c}, &sums)
+			mask |= sums.Missing
+		}
+	}
+	return mask, err
+}
+
 // Flush calls done when everything that this server has acknowledged is durable
 // on its disk, or with the reason why it never will be. done is called without
 // locks.
 func (s *Server) Flush(done func(error)) {
 	if s.lazy.n.Load() == 0 { // the usual case: all that was acknowledged is durable
-		done(s.c.Store.Failed())
+		done(s.flushed(nil))
 		return
 	}
 	s.c.Store.Flush(func(err error) {
 		// It may be Commit that is calling, under a seat's mutex.
-		s.c.Clock.AfterFunc(0, func() { done(err) })
+		s.c.Clock.AfterFunc(0, func() { done(s.flushed(err)) })
 	})
+}
+
+// flushed is the outcome of a flush: a lazy write that was lost is not forgotten.
+func (s *Server) flushed(err error) error {
+	if lost := s.lazy.lost.Load(); lost != nil {
+		return *lost
+	}
+	if err == nil {
+		err = s.c.Store.Failed()
+	}
+	return err
 }

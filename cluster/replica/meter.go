@@ -30,6 +30,7 @@ type lazyMeter struct {
 	max   int64
 	bytes atomic.Int64
 	n     atomic.Int64
+	lost  atomic.Pointer[error] // why one of them will never be durable
 }
 
 // take sets memory aside for a lazy write; false if there is none left: then it

@@ -132,8 +132,8 @@ func (x *coordinator) answer(no int, st wire.Status, data []byte) {
 type cell struct {
 	chunk placement.Chunk
 	block uint32
-	may   map[byte]bool // values that a read may return now; 0 is zeros
-	busy  int           // writes under way
+	may   map[byte]bool                  // values that a read may return now; 0 is zeros
+	busy  int                            // writes under way
 	reads map[*coordinator]map[byte]bool // under way: the values that each may return
 	last  byte
 }
@@ -268,6 +268,8 @@ func (r *random) writeCell(x *coordinator, c *cell, again func()) {
 	case 1:
 		if len(c.may) == 1 {
 			kind = CompareAndWrite
+			for old = range c.may {
+			}
 		}
 	}
 	x.op = w.op(x.n, kind, c.chunk, c.block*bs, c.block*bs+bs)
@@ -327,6 +329,7 @@ func (r *random) readCell(x *coordinator, c *cell, again func()) {
 			for v := range c.may {
 				if v != c.last && string(data) == string(blockOf(v)) {
 					delete(c.may, c.last)
+					c.last = v
 				}
 			}
 		}

@@ -97,6 +97,7 @@ func (x *ranger) read() {
 		return
 	}
 	if r.task != nil {
+		r.sum = r.task.rec.Sum // reading may have changed it
 		r.refs, x.rd.Bufs = x.rd.Bufs, nil
 	} else {
 		x.pick(r)

@@ -79,17 +79,28 @@ func (l *seat) sendCut(e link.Effect) {
 	known := !l.blank.Has(e.Member) && l.past.since(e.Bucket, e.Prev, e.Stamp, func(p *past) {
 		marks = append(marks, brick.Mark{Key: p.key, Bucket: p.bucket, Mask: p.mask})
 	})
-	l.later = append(l.later, func() {
-		var err error
-		if known {
-			marks, err = l.marked(e.Member, e.Bucket, marks)
-		} else {
-			marks, err = l.everything(e.Bucket)
-		}
-		if err == nil && l.sendMarks(&e, marks) {
-			l.post(link.Event{Kind: link.EventCutSent, Member: e.Member, Bucket: e.Bucket, Session: e.Session})
+	// First it becomes durable that all this is committed here: else, after a
+	// crash, it could be taken for a tail and given up in favour of the very
+	// member that is to get it.
+	l.s.c.Store.AddMissing(l.id, e.Bucket, nil, e.Stamp, func(err error) {
+		if err == nil {
+			l.call(func() { l.later = append(l.later, func() { l.gather(&e, marks, known) }) })
 		}
 	})
+}
+
+// gather completes the marks of a cut and sends them. The mutex is not held: the
+// map may have to be read.
+func (l *seat) gather(e *link.Effect, marks []brick.Mark, known bool) {
+	var err error
+	if known {
+		marks, err = l.marked(e.Member, e.Bucket, marks)
+	} else {
+		marks, err = l.everything(e.Bucket)
+	}
+	if err == nil && l.sendMarks(e, marks) {
+		l.post(link.Event{Kind: link.EventCutSent, Member: e.Member, Bucket: e.Bucket, Session: e.Session})
+	}
 }
 
 // marked appends the brick's marks of a bucket for a member.

@@ -258,6 +258,10 @@ func (t *task) record() link.Record {
 func (t *task) durable(_ *brick.Record, err error) {
 	l := t.l
 	if t.rec.Lazy {
+		if err != nil {
+			first := err // so that err itself stays off the heap
+			t.s.lazy.lost.CompareAndSwap(nil, &first)
+		}
 		t.s.lazy.give(t.buf)
 	}
 	l.lock()
