@@ -45,11 +45,9 @@ func stillWell(t *testing.T, one *Peers, r1, r2 *recorder) {
 	}
 	r2.want("cancel")
 	for _, r := range []*recorder{r1, r2} {
-		r.mu.Lock()
-		if len(r.events) > 0 {
+		if r.more() > 0 {
 			t.Errorf("%v", r.events)
 		}
-		r.mu.Unlock()
 	}
 }
 
@@ -298,7 +296,7 @@ func TestTraitor(t *testing.T) {
 			t.Errorf("%s: cut off for %v", c.name, s.Why)
 		}
 	}
-	if len(r.events) > 0 {
+	if r.more() > 0 {
 		t.Errorf("%v", r.events)
 	}
 }

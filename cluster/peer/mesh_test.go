@@ -48,7 +48,7 @@ func TestMesh(t *testing.T) {
 		}
 	}
 	for _, r := range told {
-		if len(r.events) > 0 {
+		if r.more() > 0 {
 			t.Errorf("%v", r.events)
 		}
 	}
@@ -94,7 +94,7 @@ func TestPlainAndNot(t *testing.T) {
 			continue
 		}
 		eventually(t, func() bool { return two.Status()[0].Why != nil })
-		if one.Connected(2, wire.ClassRequest) || len(r1.events)+len(r2.events) > 0 {
+		if one.Connected(2, wire.ClassRequest) || r1.more()+r2.more() > 0 {
 			t.Error("talked without encryption to one that insists on it")
 		}
 	}

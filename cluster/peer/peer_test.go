@@ -48,6 +48,13 @@ func (r *recorder) add(e event) {
 	}
 }
 
+// more is how many events nobody has wanted.
+func (r *recorder) more() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.events)
+}
+
 func (r *recorder) Receive(from placement.Server, incarnation uint64, m *wire.Message) {
 	if r.on != nil {
 		r.on(from, m)

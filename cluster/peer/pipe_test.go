@@ -169,7 +169,7 @@ func TestSilentPeerIsDown(t *testing.T) {
 			r1.want("up")
 			r2.want("up")
 			pass(time.Minute) // nothing to say for a minute: still there
-			if len(r1.events)+len(r2.events) > 0 {
+			if r1.more()+r2.more() > 0 {
 				t.Fatalf("%v %v", r1.events, r2.events)
 			}
 			n.setCut(true)
@@ -204,7 +204,7 @@ func TestBusyHandlerIsNotSilence(t *testing.T) {
 		two.Send(1, &wire.Message{Kind: wire.Read, To: 512})
 		pass(2 * time.Minute)
 		r1.want("read")
-		if len(r1.events)+len(r2.events) > 0 {
+		if r1.more()+r2.more() > 0 {
 			t.Errorf("%v %v", r1.events, r2.events)
 		}
 	})
@@ -215,6 +215,8 @@ func TestBackoff(t *testing.T) {
 	bubble(t, true, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
 		start(2, 20)
 		pass(time.Minute)
+		n.mu.Lock()
+		defer n.mu.Unlock()
 		if n.dials < 60 || n.dials > 600 {
 			t.Errorf("%d attempts in a minute", n.dials)
 		}

@@ -60,7 +60,7 @@ func TestLossOfRaft(t *testing.T) {
 		kill(t, one, 2, wire.ClassRaft)
 		eventually(t, func() bool { c := connOf(two, 1, wire.ClassRaft); return c != nil && c != old })
 	}
-	if connOf(one, 2, wire.ClassRequest) != data || len(r1.events)+len(r2.events) > 0 {
+	if connOf(one, 2, wire.ClassRequest) != data || r1.more()+r2.more() > 0 {
 		t.Errorf("data were taken down with raft: %v %v", r1.events, r2.events)
 	}
 }
@@ -255,7 +255,7 @@ func TestOldIncarnationIsRefused(t *testing.T) {
 		s := old.Status()
 		return s[0].Why != nil && s[0].Why.Error() != "" && !s[0].Data && s[0].Raft
 	})
-	if one.Connected(2, wire.ClassRequest) || len(r1.events) > 0 {
+	if one.Connected(2, wire.ClassRequest) || r1.more() > 0 {
 		t.Errorf("connected to an old incarnation: %v", r1.events)
 	}
 }
