@@ -128,3 +128,12 @@ type Reservations interface {
 	// does not. There is one watcher per unit; nil removes it.
 	Watch(f func())
 }
+
+// Syncer is Reservations that others may change at other nodes. Without it Load
+// always gives the present value.
+type Syncer interface {
+	// Sync calls done, from any goroutine, when Load gives what was agreed upon
+	// before the call, or something newer; or with the reason why that can't be
+	// known now. It does not block.
+	Sync(done func(error))
+}

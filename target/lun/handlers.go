@@ -38,7 +38,7 @@ func init() {
 		scsi.KindSetTPG:            {begin: beginSetTPG, run: runSetTPG},
 		scsi.KindReportOpcodes:     {begin: beginReportOpcodes},
 		scsi.KindReportTMFs:        {begin: beginReportTMFs},
-		scsi.KindPersistentIn:      {begin: beginPersistentIn},
+		scsi.KindPersistentIn:      {begin: beginPersistentIn, run: runPersistentIn},
 		scsi.KindPersistentOut:     {begin: beginPersistentOut, run: runPersistentOut},
 		scsi.KindReserve:           {begin: beginReserve, run: runReserve},
 		scsi.KindRelease:           {begin: beginReserve, run: runRelease},

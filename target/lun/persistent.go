@@ -184,7 +184,30 @@ func (c *Command) paramError(e *scsi.ParamError, inCDB bool) {
 	}
 }
 
+// beginPersistentIn answers from what is known here, unless the store can make
+// sure first that this is the present.
 func beginPersistentIn(c *Command) {
+	if _, ok := c.path.unit.reservations.store.(Syncer); !ok {
+		c.answerPersistentIn()
+	}
+}
+
+func runPersistentIn(c *Command) {
+	r := &c.path.unit.reservations
+	r.store.(Syncer).Sync(func(err error) {
+		if err != nil {
+			c.path.unit.cfg.AfterFunc(dropPause, c.drop)
+			return
+		}
+		go func() { // refresh waits for commands on their way to the disk, and may call them
+			r.refresh()
+			c.answerPersistentIn()
+			c.Done(c)
+		}()
+	})
+}
+
+func (c *Command) answerPersistentIn() {
 	s := c.path.unit.reservations.state.Load()
 	if s.closed {
 		c.Drop = true

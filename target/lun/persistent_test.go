@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"petal/target/scsi"
 )
@@ -305,4 +306,45 @@ func TestLateRegistrantHasAccess(t *testing.T) {
 	r.good(other, readOne, nil)
 	r.persistent(other, register(0))
 	r.conflict(other, readOne, nil)
+}
+
+// remote is a store that hears late of what other nodes have changed.
+type remote struct {
+	*MemoryReservations
+	behind func()
+	err    error
+}
+
+func (r *remote) Sync(done func(error)) {
+	go func() {
+		if r.behind != nil {
+			r.behind()
+		}
+		done(r.err)
+	}()
+}
+
+// PERSISTENT RESERVE IN tells what all nodes have agreed upon, or nothing.
+func TestPersistentInIsPresent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, 512)
+		store := &remote{MemoryReservations: r.store}
+		r.unit.reservations.store = store
+		store.behind = func() {
+			_, version := r.store.Load()
+			next, _ := (&reservationState{}).apply(NexusID{Initiator: "iqn.elsewhere", Port: 2}, register(7), nobody)
+			if err := r.store.Store(t.Context(), next.encode(), version, false); err != nil {
+				t.Error(err)
+			}
+			store.behind = nil
+		}
+		keys := cdb("5e 00 00000000 00 0100 00")
+		if got := r.good(r.nexus, keys, nil); len(got) != 16 || got[15] != 7 {
+			t.Errorf("READ KEYS: % x", got)
+		}
+		store.err = errors.New("no quorum")
+		if res := r.do(r.nexus, keys, nil); !res.drop {
+			t.Errorf("without knowing: %v % x", res.status, res.data)
+		}
+	})
 }
