@@ -349,6 +349,10 @@ func (b *Brick) note(p *pend, flags uint32, lsn journal.LSN) {
 // record may be reused after done.
 func (b *Brick) Abandon(r *Record, done func(error)) {
 	p := r.p
+	s := b.pending.shard(p.key)
+	s.mu.Lock()
+	p.stays = true // a copy further on would outlive the abort
+	s.mu.Unlock()
 	b.appendMark(head{Type: typeAbort, Target: uint64(p.turn())}, func(err error) {
 		if err == nil {
 			b.forget(p)

@@ -1,6 +1,7 @@
 package brick
 
 import (
+	"encoding/binary"
 	"hash/crc32"
 
 	"petal/cluster/slab"
@@ -21,6 +22,12 @@ import (
 // while that waits for the journal: marks, aborts and missing blocks have to
 // be written down, and what was taken before has to become durable.
 //
+// A copy that has come home is named in the map until everything before it has,
+// too: replay does what is beyond the applied mark once more, which must not put
+// it over records that came after it and are not done once more.
+//
+//	'c' | LSN of the copy u64, big-endian -> nothing
+//
 // It is called by the destager, so that none of these records can come home, and
 // be another, before the copy is on its way.
 func (b *Brick) carry() {
@@ -35,6 +42,25 @@ func (b *Brick) carry() {
 		}
 		bytes += b.carryOne(p)
 	}
+}
+
+const keyCarried = 'c'
+
+func carriedHome(l journal.LSN) []byte {
+	return binary.BigEndian.AppendUint64([]byte{keyCarried}, uint64(l))
+}
+
+// atHome returns the carried records that the map has though it has not all
+// before them.
+func (m *pmap) atHome() (map[journal.LSN]bool, error) {
+	home := map[journal.LSN]bool{}
+	return home, m.raw([]byte{keyCarried}, []byte{keyCarried + 1}, func(k, _ []byte) error {
+		if len(k) != 9 {
+			return rotten("map", "names a carried record %x", k)
+		}
+		home[journal.LSN(binary.BigEndian.Uint64(k[1:]))] = true
+		return nil
+	})
 }
 
 // carryOne appends a copy of a record and returns how much that is.

@@ -198,7 +198,15 @@ func (l *last) set(batch *pebble.Batch, committed placement.Stamp) error {
 // in the journal until the next flush of the map.
 func (b *Brick) lastsBehind(batch *pebble.Batch, done []*pend, applied journal.LSN) error {
 	for _, p := range done {
-		if p.LSN() <= applied || !p.counts() {
+		if p.LSN() <= applied {
+			continue
+		}
+		if p.LSN() != p.turn() {
+			if err := batch.Set(carriedHome(p.LSN()), nil, nil); err != nil {
+				return err
+			}
+		}
+		if !p.counts() {
 			continue
 		}
 		b.order.mu.Lock()
@@ -233,6 +241,9 @@ func (b *Brick) flushLasts(batch *pebble.Batch, applied journal.LSN) error {
 		if err := x.l.set(batch, x.committed); err != nil {
 			return err
 		}
+	}
+	if err := batch.DeleteRange([]byte{keyCarried}, carriedHome(applied+1), nil); err != nil {
+		return err
 	}
 	return batch.Set(keyLasts, binary.LittleEndian.AppendUint64(nil, uint64(applied)), nil)
 }

@@ -60,7 +60,7 @@ func (x *limits) impose(b *Brick) {
 
 // cutOrder undoes records in doubt that lie behind a torn or lost one of their
 // bucket, and returns them with the torn ones.
-func (b *Brick) cutOrder(log []logged, applied journal.LSN, torn []*logged, x *limits) []*logged {
+func (b *Brick) cutOrder(log []logged, torn []*logged, x *limits) []*logged {
 	if !b.o.HoldPrepared {
 		return torn
 	}
@@ -70,7 +70,7 @@ func (b *Brick) cutOrder(log []logged, applied journal.LSN, torn []*logged, x *l
 	for i := range log {
 		r := &log[i]
 		h := &r.head
-		if r.void || r.committed || r.lsn <= applied || !h.Type.ordered() || !x.beyond(bucketID{h.Link, h.Bucket}, h.stamp()) {
+		if r.void || r.committed || r.home || !h.Type.ordered() || !x.beyond(bucketID{h.Link, h.Bucket}, h.stamp()) {
 			continue
 		}
 		r.void = true

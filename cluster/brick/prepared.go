@@ -69,7 +69,7 @@ func (b *Brick) loadBlocks(op *ReadOp, over placement.Mask) (bad placement.Mask,
 	defer op.place.release()
 	for m := r.Mask; m != 0; {
 		i := bits.TrailingZeros16(uint16(m))
-		n := op.run(i, i+bits.TrailingZeros16(^(uint16(m) >> i)))
+		n := op.run(i, i+bits.TrailingZeros16(^(uint16(m)>>i)))
 		wrong, err := b.collectRun(op, i, n)
 		bad |= wrong
 		if err != nil {

@@ -19,6 +19,7 @@ type logged struct {
 	pos       journal.Position
 	crc       []uint32
 	moved     bool // a later one stands for it
+	home      bool // the map has it
 	committed bool // known to be
 	void      bool // it never happened, or something later made it so
 	covered   bool // void because nothing of it is left to see
@@ -75,16 +76,16 @@ func (b *Brick) replay(applied journal.LSN, jr *journal.Recovery, rec *Recovery)
 	if err := b.lost(applied, jr.Rotten, log, limits, rec); err != nil {
 		return err
 	}
-	torn, err := b.judge(log, applied, settled, rec)
+	torn, err := b.judge(log, settled, rec)
 	if err != nil {
 		return err
 	}
-	torn = b.cutOrder(log, applied, torn, limits)
+	torn = b.cutOrder(log, torn, limits)
 	for l := applied + 1; l <= jr.Last; l++ {
 		*b.order.at(l) = doneMark
 	}
 	for i := range log {
-		if err := b.readmit(&log[i], applied, known, rec); err != nil {
+		if err := b.readmit(&log[i], known, rec); err != nil {
 			return err
 		}
 	}
@@ -100,8 +101,12 @@ func (b *Brick) replay(applied journal.LSN, jr *journal.Recovery, rec *Recovery)
 // highest watermarks that they carry.
 func (b *Brick) readLog(applied journal.LSN, rec *Recovery) (log []logged, settled journal.LSN, err error) {
 	var committed journal.LSN
+	home, err := b.pmap.atHome()
+	if err != nil {
+		return nil, 0, err
+	}
 	err = b.journal.Replay(1, func(e journal.Entry) error {
-		r := logged{lsn: e.LSN, ord: e.LSN, pos: e.Position, rotten: e.Rotten}
+		r := logged{lsn: e.LSN, ord: e.LSN, pos: e.Position, rotten: e.Rotten, home: e.LSN <= applied || home[e.LSN]}
 		if err := parseHead(e.Head, &r.head); err != nil {
 			if e.LSN <= applied {
 				return nil // its effect is in the map
@@ -141,7 +146,7 @@ func (b *Brick) knowCommitted(log []logged, watermark journal.LSN) {
 	for i := range log {
 		r := &log[i]
 		h := &r.head
-		r.committed = !b.o.HoldPrepared || h.alone || !h.Type.ordered() || r.lsn <= watermark
+		r.committed = !b.o.HoldPrepared || h.alone || !h.Type.ordered() || r.lsn <= watermark || r.home
 		if s := h.stamp(); !r.committed && s != (placement.Stamp{}) {
 			l := b.lasts.find(h.Link, h.Bucket)
 			r.committed = l != nil && !l.Committed.Before(s)
@@ -194,7 +199,7 @@ type cover struct {
 
 // judge marks the records that do not count, newest first, and returns the torn
 // ones.
-func (b *Brick) judge(log []logged, applied, settled journal.LSN, rec *Recovery) (torn []*logged, err error) {
+func (b *Brick) judge(log []logged, settled journal.LSN, rec *Recovery) (torn []*logged, err error) {
 	void := map[journal.LSN]bool{}
 	dropped := map[placement.Family]bool{}
 	covered := map[placement.Key]cover{}
@@ -219,7 +224,7 @@ func (b *Brick) judge(log []logged, applied, settled journal.LSN, rec *Recovery)
 		case void[r.ord] || dropped[h.Key.Family]:
 			r.void = true
 			continue
-		case r.lsn <= applied:
+		case r.home:
 			continue
 		}
 		above := covered[h.Key]
@@ -286,7 +291,7 @@ func (b *Brick) complete(r *logged, above cover, settled journal.LSN, rec *Recov
 
 // readmit enters a record that counts into the pending index, as it was before
 // the crash, and its stamp into the lasts.
-func (b *Brick) readmit(r *logged, applied, known journal.LSN, rec *Recovery) error {
+func (b *Brick) readmit(r *logged, known journal.LSN, rec *Recovery) error {
 	h := &r.head
 	if r.moved {
 		return nil
@@ -297,10 +302,10 @@ func (b *Brick) readmit(r *logged, applied, known journal.LSN, rec *Recovery) er
 	if r.committed && (!r.void || r.covered) && h.Type.ordered() {
 		rec.Recent = append(rec.Recent, r.recent())
 	}
-	if r.rotten && r.lsn > applied && !r.void {
+	if r.rotten && !r.home && !r.void {
 		rec.Rotten = append(rec.Rotten, r.recent())
 	}
-	if r.lsn <= applied || r.void && (!r.covered || h.Excluded == 0) {
+	if r.home || r.void && (!r.covered || h.Excluded == 0 && h.Origin == 0) {
 		return nil
 	}
 	if h.Type.control() {
@@ -315,7 +320,7 @@ func (b *Brick) readmit(r *logged, applied, known journal.LSN, rec *Recovery) er
 	}
 	p := &pend{key: h.Key, mask: h.Mask, typ: h.Type, pos: r.pos, ext: h.Target, born: b.now(),
 		stamp: h.stamp(), op: h.Op, last: b.lasts.get(h.Link, h.Bucket), excluded: h.Excluded}
-	if r.covered { // all that is left of it
+	if r.covered { // its marks are all that is left of it, and that it was carried
 		p.typ, p.ext = typeMarks, 0
 	}
 	p.at(r.lsn, r.ord)
