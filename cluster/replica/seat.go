@@ -240,6 +240,7 @@ func (l *seat) arm(now time.Duration) {
 			l.tickAt = 0
 			l.step(&link.Event{Kind: link.EventTick})
 			l.stirred = true
+			l.later = append(l.later, l.s.meterSpace)
 		}
 		l.unlock()
 	})

@@ -109,7 +109,7 @@ func (t *task) answer(st wire.Status) {
 	t.op = nil
 	op.Status = st
 	if st == wire.Redirect {
-		op.Head, op.Ver = t.l.head()
+		op.Head, op.VerHere = t.l.head()
 	}
 	t.s.load.fill(&op.Load)
 	op.Done(op)
