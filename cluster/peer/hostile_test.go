@@ -305,7 +305,7 @@ func TestTraitor(t *testing.T) {
 func TestTraitorBeyondCredit(t *testing.T) {
 	f := newFleet(t, false)
 	r := newRecorder(t)
-	r.on = func(_ placement.Server, m *wire.Message) { m.Keep() } // never returned
+	r.handle(func(_ placement.Server, m *wire.Message) { m.Keep() }) // never returned
 	one := f.start(f.options(1, 10, r))
 	one.SetPeers([]Peer{{Server: 2}})
 	conns := traitor(t, f, one, 1)

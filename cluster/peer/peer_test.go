@@ -55,9 +55,19 @@ func (r *recorder) more() int {
 	return len(r.events)
 }
 
+// handle has f called for each message from now on.
+func (r *recorder) handle(f func(from placement.Server, m *wire.Message)) {
+	r.mu.Lock()
+	r.on = f
+	r.mu.Unlock()
+}
+
 func (r *recorder) Receive(from placement.Server, incarnation uint64, m *wire.Message) {
-	if r.on != nil {
-		r.on(from, m)
+	r.mu.Lock()
+	on := r.on
+	r.mu.Unlock()
+	if on != nil {
+		on(from, m)
 	}
 	var data []byte
 	for i := range m.Data {
@@ -182,11 +192,11 @@ func TestMessagesArrive(t *testing.T) {
 	both(t, func(t *testing.T, plain bool) {
 		f := newFleet(t, plain)
 		one, two, r1, r2 := f.pair()
-		r2.on = func(_ placement.Server, m *wire.Message) {
+		r2.handle(func(_ placement.Server, m *wire.Message) {
 			if !m.Verify() {
 				t.Errorf("%v: data damaged", m)
 			}
-		}
+		})
 		for i, n := range []int{512, 4096, 8192, 65536, 4096, 65536} {
 			m := f.writeOf(uint64(i), byte(i), n)
 			data := bytes.Clone(m.Data[0].Bytes())

@@ -200,7 +200,7 @@ func TestBusyHandlerIsNotSilence(t *testing.T) {
 		two, r2 := start(2, 20)
 		r1.want("up")
 		r2.want("up")
-		r1.on = func(placement.Server, *wire.Message) { pass(time.Minute) }
+		r1.handle(func(placement.Server, *wire.Message) { pass(time.Minute) })
 		two.Send(1, &wire.Message{Kind: wire.Read, To: 512})
 		pass(2 * time.Minute)
 		r1.want("read")

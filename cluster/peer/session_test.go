@@ -206,9 +206,9 @@ func TestNewIncarnationWaits(t *testing.T) {
 	one, two, r1, _ := f.pair()
 	entered, leave := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	r1.on = func(placement.Server, *wire.Message) {
+	r1.handle(func(placement.Server, *wire.Message) {
 		once.Do(func() { close(entered); <-leave })
-	}
+	})
 	two.Send(1, &wire.Message{Kind: wire.Cancel, Op: placement.OpID{Number: 1}})
 	<-entered
 	two.Close()
@@ -332,12 +332,12 @@ func TestRoomHoldsTheSenderBack(t *testing.T) {
 	var mu sync.Mutex
 	var kept []wire.Room
 	held := 0
-	r2.on = func(_ placement.Server, m *wire.Message) {
+	r2.handle(func(_ placement.Server, m *wire.Message) {
 		mu.Lock()
 		defer mu.Unlock()
 		kept = append(kept, m.Keep())
 		held += kept[len(kept)-1].Bytes
-	}
+	})
 	const n = 200 // of 64 KiB, in background: 4 MiB at a time
 	m := &wire.Message{Kind: wire.Fetched, Key: placement.Key{Family: 1, Node: 1}, Mask: placement.Full, Data: f.writeOf(0, 1, 64<<10).Data}
 	for range n {
@@ -411,7 +411,7 @@ func TestOverfullQueueCutsThePeer(t *testing.T) {
 	f := newFleet(t, true)
 	one, _, r1, r2 := f.pair()
 	leave := make(chan struct{})
-	r2.on = func(placement.Server, *wire.Message) { <-leave }
+	r2.handle(func(placement.Server, *wire.Message) { <-leave })
 	m := f.writeOf(1, 1, 64<<10)
 	for n := 0; one.Send(2, m); n++ {
 		if n > 4*queueBytesMax/(64<<10) {
