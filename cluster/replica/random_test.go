@@ -131,18 +131,19 @@ func (x *coordinator) answer(no int, st wire.Status, data []byte) {
 // cell is a block that the test writes and reads: what it may hold.
 type cell struct {
 	chunk placement.Chunk
-	block uint32
+	from  uint32 // bytes of the chunk: a block, or a sector of one that others share
+	n     uint32
 	may   map[byte]bool                  // values that a read may return now; 0 is zeros
 	busy  int                            // writes under way
 	reads map[*coordinator]map[byte]bool // under way: the values that each may return
 	last  byte
 }
 
-func blockOf(tag byte) []byte {
+func (c *cell) holding(tag byte) []byte {
 	if tag == 0 {
-		return make([]byte, bs)
+		return make([]byte, c.n)
 	}
-	return pattern(tag, bs)
+	return pattern(tag, int(c.n))
 }
 
 // TestRandom runs writes, reads, crashes, cuts and exclusions by a seed. Each
@@ -182,7 +183,10 @@ func randomRun(t *testing.T, seed uint64, n int, scheme placement.Scheme) {
 	w := r.world
 	w.opened()
 	for i := range 24 {
-		r.cells = append(r.cells, &cell{chunk: placement.Chunk(i / 4), block: uint32(i % 4), may: map[byte]bool{0: true}, reads: map[*coordinator]map[byte]bool{}})
+		r.cells = append(r.cells, &cell{chunk: placement.Chunk(i / 4), from: uint32(i%4) * bs, n: bs, may: map[byte]bool{0: true}, reads: map[*coordinator]map[byte]bool{}})
+	}
+	for i := range 8 { // and sectors, four to a block
+		r.cells = append(r.cells, &cell{chunk: placement.Chunk(i / 4), from: 5*bs + uint32(i%4)*512, n: 512, may: map[byte]bool{0: true}, reads: map[*coordinator]map[byte]bool{}})
 	}
 	for i := range 12 {
 		w.after(time.Duration(i)*time.Millisecond, r.client)
@@ -209,9 +213,9 @@ func randomRun(t *testing.T, seed uint64, n int, scheme placement.Scheme) {
 			if _, ok := w.gmap.MemberOf(w.gmap.Position(placement.BucketOf(testFamily, c.chunk)), n.id); !ok {
 				continue
 			}
-			x := w.read(n, c.chunk, c.block*bs, c.block*bs+bs)
+			x := w.read(n, c.chunk, c.from, c.from+c.n)
 			w.ok(x)
-			r.check(c, x.data, c.may, true)
+			r.check(c, x.data[c.from%bs:][:c.n], c.may)
 		}
 	}
 	t.Logf("%d writes, %d reads acknowledged", r.writes, r.reads)
@@ -272,15 +276,15 @@ func (r *random) writeCell(x *coordinator, c *cell, again func()) {
 			}
 		}
 	}
-	x.op = w.op(x.n, kind, c.chunk, c.block*bs, c.block*bs+bs)
+	x.op = w.op(x.n, kind, c.chunk, c.from, c.from+c.n)
 	switch kind {
 	case Write:
-		fillBuf(testPool, &x.op.Op, blockOf(tag))
+		fillBuf(testPool, &x.op.Op, c.holding(tag))
 	case CompareAndWrite:
-		x.op.Buf = testPool.Get(2 * bs)
-		copy(x.op.Buf.Bytes()[copy(x.op.Buf.Bytes(), blockOf(old)):], blockOf(tag))
+		x.op.Buf = testPool.Get(2 * int(c.n))
+		copy(x.op.Buf.Bytes()[copy(x.op.Buf.Bytes(), c.holding(old)):], c.holding(tag))
 	}
-	r.tell(c.chunk, "block %d %v of %d at server %d begins, op %d", c.block, kind, tag, x.n.id, x.op.ID.Number)
+	r.tell(c.chunk, "byte %d %v of %d at server %d begins, op %d", c.from, kind, tag, x.n.id, x.op.ID.Number)
 	c.busy++
 	before := map[byte]bool{}
 	for v := range c.may {
@@ -292,7 +296,7 @@ func (r *random) writeCell(x *coordinator, c *cell, again func()) {
 	}
 	x.done = func(st wire.Status, _ []byte) {
 		if st == wire.Miscompare && len(before) == 1 {
-			w.t.Fatalf("chunk %d block %d: compare with %d does not match, though nothing else was written", c.chunk, c.block, old)
+			w.t.Fatalf("chunk %d byte %d: compare with %d does not match, though nothing else was written", c.chunk, c.from, old)
 		}
 		c.busy--
 		r.tell(c.chunk, "op %d ends %v at server %d, sent %d times", x.op.ID.Number, st, x.to.id, x.sends)
@@ -312,22 +316,23 @@ func (r *random) writeCell(x *coordinator, c *cell, again func()) {
 }
 
 func (r *random) readCell(x *coordinator, c *cell, again func()) {
-	x.op = r.op(x.n, Read, c.chunk, c.block*bs, c.block*bs+bs)
+	x.op = r.op(x.n, Read, c.chunk, c.from/bs*bs, c.from/bs*bs+bs)
 	may := map[byte]bool{} // at any moment of the read
 	for v := range c.may {
 		may[v] = true
 	}
 	c.reads[x] = may
 	x.done = func(st wire.Status, data []byte) {
-		r.tell(c.chunk, "read of block %d from server %d: %x", c.block, x.to.id, data[:2])
+		r.tell(c.chunk, "read of byte %d from server %d: %x", c.from, x.to.id, data[:2])
 		delete(c.reads, x)
 		if st != wire.OK {
 			r.t.Fatalf("read: %v", st)
 		}
-		r.check(c, data, may, false)
+		data = data[c.from%bs:][:c.n]
+		r.check(c, data, may)
 		if len(c.may) == 2 && c.busy == 1 { // the one under way has been seen: from now on nothing older
 			for v := range c.may {
-				if v != c.last && string(data) == string(blockOf(v)) {
+				if v != c.last && string(data) == string(c.holding(v)) {
 					delete(c.may, c.last)
 					c.last = v
 				}
@@ -350,19 +355,19 @@ func (r *random) tell(c placement.Chunk, format string, args ...any) {
 const noChunk = placement.Chunk(1 << 40)
 
 // check fails unless data is one of the values that a block may hold.
-func (r *random) check(c *cell, data []byte, may map[byte]bool, _ bool) {
+func (r *random) check(c *cell, data []byte, may map[byte]bool) {
 	r.t.Helper()
 	for v := range may {
-		if string(data) == string(blockOf(v)) {
+		if string(data) == string(c.holding(v)) {
 			return
 		}
 	}
 	for v := range 256 {
-		if string(data) == string(blockOf(byte(v))) {
-			r.t.Fatalf("%v: chunk %d block %d holds %d, may hold %v; %s", r.now, c.chunk, c.block, v, may, r.describe())
+		if string(data) == string(c.holding(byte(v))) {
+			r.t.Fatalf("%v: chunk %d byte %d holds %d, may hold %v; %s", r.now, c.chunk, c.from, v, may, r.describe())
 		}
 	}
-	r.t.Fatalf("chunk %d block %d holds what nobody wrote", c.chunk, c.block)
+	r.t.Fatalf("chunk %d byte %d holds what nobody wrote", c.chunk, c.from)
 }
 
 // trouble is one misfortune now and then, never more than the scheme survives:
