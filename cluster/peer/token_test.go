@@ -27,7 +27,7 @@ func TestToken(t *testing.T) {
 	if len(text) > 250 || strings.ContainsAny(text, " \n$\"'\\&;") {
 		t.Errorf("%q is not to be pasted", text)
 	}
-	if NewSecret() == NewSecret() {
+	if a, b := NewSecret(), NewSecret(); a == b {
 		t.Error("the same secret twice")
 	}
 	if strings.Contains(want.Redacted(), "070809") {
