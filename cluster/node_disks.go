@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/rand"
-	"time"
 
 	"petal/cluster/meta"
 	"petal/cluster/meta/metapb"
@@ -18,29 +16,40 @@ type DiskSpec struct {
 	ReadOnly  bool
 	Target    string  // exports it; made if missing; empty: not exported
 	LUN       *uint16 // nil: the lowest that the target has never used
+	Scheme    string  // stripe, mirror or mirror3; empty: mirror if there are servers for it
 }
 
 // CreateDisk makes a disk. It exists durably, and is exported, on return.
 func (n *Node) CreateDisk(ctx context.Context, spec DiskSpec) (*meta.Disk, error) {
-	id := newID()
+	type result struct {
+		d   *meta.Disk
+		err error
+	}
+	c := make(chan result, 1)
+	n.CreateDiskAsync(spec, func(d *meta.Disk, err error) { c <- result{d, err} })
+	select {
+	case r := <-c:
+		return r.d, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// CreateDiskAsync is CreateDisk for who must not wait.
+func (n *Node) CreateDiskAsync(spec DiskSpec, done func(*meta.Disk, error)) {
+	id := n.newID()
 	cmd := &metapb.CreateDisk{Id: id[:], Name: spec.Name, Size: spec.Size, BlockSize: uint32(spec.BlockSize), WriteBack: spec.WriteBack,
-		ReadOnly: spec.ReadOnly, CreatedUnix: time.Now().Unix(), Target: spec.Target, AutoLun: spec.LUN == nil}
+		ReadOnly: spec.ReadOnly, CreatedUnix: n.env.Wall().Unix(), Target: spec.Target, AutoLun: spec.LUN == nil, Scheme: spec.Scheme}
 	if spec.LUN != nil {
 		cmd.Lun = uint32(*spec.LUN)
 	}
-	s, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_CreateDisk{CreateDisk: cmd}})
-	if err != nil {
-		return nil, err
-	}
-	return s.DiskByID(id), nil
-}
-
-// newID returns a random UUID (RFC 9562 section 5.4).
-func newID() (id meta.ID) {
-	rand.Read(id[:])
-	id[6] = id[6]&0x0f | 0x40
-	id[8] = id[8]&0x3f | 0x80
-	return id
+	n.ProposeAsync(command(cmd), func(s *meta.State, err error) {
+		if err != nil {
+			done(nil, err)
+			return
+		}
+		done(s.DiskByID(id), nil)
+	})
 }
 
 // DiskChange says what to change of a disk; nil fields stay.
@@ -52,15 +61,18 @@ type DiskChange struct {
 }
 
 // UpdateDisk changes a disk. What lay beyond the new end of a disk that shrank
-// is gone before UpdateDisk returns, so that growing again never shows it; a
-// crash in between is made up for at the next start.
+// is gone before UpdateDisk returns, and so it is before a disk grows, so that
+// nothing old ever shows there, whatever was cut short by a crash.
 func (n *Node) UpdateDisk(ctx context.Context, name string, c DiskChange) (*meta.Disk, error) {
-	n.resizing.Lock() // growing waits until what an earlier shrink left is gone
-	unlock := n.resizing.Unlock
-	defer func() { unlock() }()
+	n.resizing.Lock()
+	defer n.resizing.Unlock()
 	before := n.State().Disk(name)
-	s, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{
-		Name: name, Size: c.Size, WriteBack: c.WriteBack, ReadOnly: c.ReadOnly, AllowShrink: c.Shrink}}})
+	if before != nil && c.Size != nil && *c.Size > before.Size {
+		if err := n.trim(ctx, before); err != nil {
+			return nil, err
+		}
+	}
+	s, err := n.Propose(ctx, command(&metapb.UpdateDisk{Name: name, Size: c.Size, WriteBack: c.WriteBack, ReadOnly: c.ReadOnly, AllowShrink: c.Shrink}))
 	if err != nil {
 		return nil, err
 	}
@@ -68,39 +80,36 @@ func (n *Node) UpdateDisk(ctx context.Context, name string, c DiskChange) (*meta
 	if before == nil || d.Size >= before.Size {
 		return d, nil
 	}
+	return d, n.trim(ctx, d)
+}
+
+// trim frees what lies beyond a disk's end.
+func (n *Node) trim(ctx context.Context, d *meta.Disk) error {
 	v, err := n.Volume(d.ID)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	done := make(chan error, 1)
 	v.trimBeyondEnd(func(err error) { done <- err })
-	select {
-	case err := <-done:
-		return d, err
-	case <-ctx.Done():
-		unlock = func() {
-			go func() { <-done; n.resizing.Unlock() }()
-		}
-		return d, ctx.Err()
-	}
+	return wait(ctx, done)
 }
 
 // DeleteDisk takes a disk out of every target and frees its space in the
 // background, also across restarts. What was acknowledged on it is lost.
 func (n *Node) DeleteDisk(ctx context.Context, name string) error {
-	_, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_DeleteDisk{DeleteDisk: &metapb.DeleteDisk{Name: name}}})
+	_, err := n.Propose(ctx, command(&metapb.DeleteDisk{Name: name}))
 	return err
 }
 
 // CreateTarget makes a target without LUNs.
 func (n *Node) CreateTarget(ctx context.Context, name string) error {
-	_, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_CreateTarget{CreateTarget: &metapb.CreateTarget{Name: name}}})
+	_, err := n.Propose(ctx, command(&metapb.CreateTarget{Name: name}))
 	return err
 }
 
 // DeleteTarget removes a target that has no LUNs.
 func (n *Node) DeleteTarget(ctx context.Context, name string) error {
-	_, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_DeleteTarget{DeleteTarget: &metapb.DeleteTarget{Name: name}}})
+	_, err := n.Propose(ctx, command(&metapb.DeleteTarget{Name: name}))
 	return err
 }
 
@@ -111,7 +120,7 @@ func (n *Node) MapLUN(ctx context.Context, target, disk string, lun *uint16) (ui
 	if lun != nil {
 		cmd.Number = uint32(*lun)
 	}
-	s, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_MapLun{MapLun: cmd}})
+	s, err := n.Propose(ctx, command(cmd))
 	if err != nil {
 		return 0, err
 	}
@@ -129,13 +138,13 @@ func (n *Node) MapLUN(ctx context.Context, target, disk string, lun *uint16) (ui
 
 // UnmapLUN takes a LUN out of a target; the disk stays.
 func (n *Node) UnmapLUN(ctx context.Context, target string, lun uint16) error {
-	_, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_UnmapLun{UnmapLun: &metapb.UnmapLun{Target: target, Number: uint32(lun)}}})
+	_, err := n.Propose(ctx, command(&metapb.UnmapLun{Target: target, Number: uint32(lun)}))
 	return err
 }
 
 // SetACL sets the initiators that may log in to a target; none: all may.
 func (n *Node) SetACL(ctx context.Context, target string, initiators []string) error {
-	_, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_SetAcl{SetAcl: &metapb.SetAcl{Target: target, Acl: initiators}}})
+	_, err := n.Propose(ctx, command(&metapb.SetAcl{Target: target, Acl: initiators}))
 	return err
 }
 
@@ -156,7 +165,7 @@ func (n *Node) SetCHAP(ctx context.Context, target string, a Account) error {
 			cmd.Chap.MutualUser, cmd.Chap.SealedMutualSecret = a.MutualUser, n.seal.Seal(owner(target, "out"), []byte(a.MutualSecret))
 		}
 	}
-	_, err := n.propose(ctx, &metapb.Command{Kind: &metapb.Command_SetChap{SetChap: cmd}})
+	_, err := n.Propose(ctx, command(cmd))
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"petal/cluster/meta"
 )
@@ -153,18 +154,18 @@ func TestDeleteDiskFreesSpace(t *testing.T) {
 	for off := uint64(0); off < 8<<20; off += 1 << 20 {
 		writeAt(t, v, off, bytes.Repeat([]byte{7}, 1<<20))
 	}
-	if used, _, _ := n.brick.Space(); used < 8<<20 {
+	if used, _, _ := n.store.Load().brick.Space(); used < 8<<20 {
 		t.Fatalf("%d bytes used after 8 MiB were written", used)
 	}
 	if err := n.DeleteDisk(t.Context(), "data"); err != nil {
 		t.Fatal(err)
 	}
-	n.dropping.Wait()
+	eventually(t, n, func(s *meta.State) bool { return len(s.Families()) == 0 })
 	if err := n.Close(t.Context()); err != nil { // Close brings everything home
 		t.Fatal(err)
 	}
 	n = testNode(t, dir)
-	if used, _, _ := n.brick.Space(); used != 0 {
+	if used, _, _ := n.store.Load().brick.Space(); used != 0 {
 		t.Errorf("%d bytes used after the only disk was deleted", used)
 	}
 	if f := n.State().Families(); len(f) != 0 {
@@ -251,7 +252,7 @@ func TestOpenRefusesOldState(t *testing.T) {
 	if err := os.Rename(filepath.Join(dir, "backup"), filepath.Join(dir, "node")); err != nil {
 		t.Fatal(err)
 	}
-	wantRefusal(t, "a state older than the brick", testOptions(dir), meta.ErrInvalid)
+	wantRefusal(t, "a state older than the brick", testOptions(dir), meta.ErrOld)
 }
 
 func wantRefusal(t *testing.T, what string, o Options, kind error) {
@@ -264,5 +265,25 @@ func wantRefusal(t *testing.T, what string, o Options, kind error) {
 	}
 	if !errors.Is(err, kind) || meta.HintOf(err) == "" {
 		t.Errorf("%s: %v (hint %q)", what, err, meta.HintOf(err))
+	}
+}
+
+// eventually waits until the node's state is as it should be.
+func eventually(t *testing.T, n *Node, ok func(*meta.State) bool) {
+	t.Helper()
+	told := make(chan struct{}, 1)
+	n.Watch(func(*meta.State) {
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+	})
+	limit := time.After(20 * time.Second)
+	for !ok(n.State()) {
+		select {
+		case <-told:
+		case <-limit:
+			t.Fatal("the state never comes to what it should be")
+		}
 	}
 }

@@ -2,11 +2,15 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"petal/cluster/meta"
 	"petal/cluster/meta/metapb"
+	"petal/placement"
 )
 
 // Volume returns the coordinator of a disk, which lives as long as the disk
@@ -25,7 +29,7 @@ func (n *Node) Volume(id meta.ID) (*Volume, error) {
 	if d == nil {
 		return nil, &meta.Error{Kind: meta.ErrNotFound, Thing: fmt.Sprintf("disk %x", id[:])}
 	}
-	v := newVolume(n.coord, d, s.Family(d.Family).Lineage(d.Node))
+	v := newVolume(n.coord, d, n.routes[s.Family(d.Family).GMap])
 	n.volumes[id] = v
 	return v, nil
 }
@@ -43,68 +47,51 @@ func (n *Node) Reservations(id meta.ID) *Reservations {
 	return r
 }
 
-// changed brings volumes and reservations up to the new state. A disk that is
-// gone has its volume closed and its family's space freed.
-func (n *Node) changed(s *meta.State) {
-	n.mu.Lock()
-	var gone []*Volume
-	for id, v := range n.volumes {
-		if d := s.DiskByID(id); d != nil {
-			v.update(d, s.Family(d.Family).Lineage(d.Node))
-			continue
-		}
-		gone = append(gone, v)
-		delete(n.volumes, id)
-	}
-	var told []*Reservations
-	for id, r := range n.reserves {
-		if s.DiskByID(id) == nil {
-			delete(n.reserves, id)
-			continue
-		}
-		told = append(told, r)
-	}
-	n.mu.Unlock()
-	for _, r := range told {
-		r.changed(s)
-	}
-	n.drop(s, gone)
-}
-
-// drop frees the space of dropped families, each once its volume has ended.
+// drop frees this server's part of dropped families, each once its volume here
+// has ended.
 func (n *Node) drop(s *meta.State, gone []*Volume) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.closed {
+	st := n.store.Load()
+	for _, v := range gone {
+		v.shut()
+	}
+	if st == nil {
 		return
 	}
 	for _, f := range s.Families() {
-		if !f.Dropped || n.freeing[uint32(f.ID)] {
+		if !f.Dropped || slices.Contains(f.Freed, n.self) || !slices.Contains(s.GMap(f.GMap).Ring, n.self) {
 			continue
 		}
-		n.freeing[uint32(f.ID)] = true
-		n.dropping.Go(func() { n.free(f, gone) })
+		n.mu.Lock()
+		begin := !n.closed && !n.freeing[f.ID]
+		n.freeing[f.ID] = true
+		n.mu.Unlock()
+		if begin {
+			n.free(st, f.ID)
+		}
 	}
 }
 
-// free ends the volumes, then gives a family's space back and says so in the
-// agreed state. If it is cut short, the next start takes it up again.
-func (n *Node) free(f *meta.Family, gone []*Volume) {
-	for _, v := range gone {
-		if err := v.Close(n.ctx); err != nil {
+// free gives this server's part of a family back and says so in the agreed
+// state. If it is cut short, the next start takes it up again.
+func (n *Node) free(st *storage, f placement.Family) {
+	st.brick.DropFamily(f, func(err error) {
+		if err != nil {
+			n.opt.Log.Error("freeing the space of a deleted disk", "family", f, "error", err)
 			return
 		}
-	}
-	done := make(chan error, 1)
-	n.brick.DropFamily(f.ID, func(err error) { done <- err })
-	if err := <-done; err != nil {
-		n.opt.Log.Error("freeing the space of a deleted disk", "family", f.ID, "error", err)
-		return
-	}
-	_, err := n.propose(n.ctx, &metapb.Command{Kind: &metapb.Command_FamilyFreed{FamilyFreed: &metapb.FamilyFreed{Family: uint32(f.ID)}}})
-	if err != nil && n.ctx.Err() == nil {
-		n.opt.Log.Error("freeing the space of a deleted disk", "family", f.ID, "error", err)
-	}
+		n.freed(f)
+	})
+}
+
+func (n *Node) freed(f placement.Family) {
+	n.ProposeAsync(command(&metapb.FamilyFreed{Family: uint32(f), Server: uint32(n.self)}), func(_ *meta.State, err error) {
+		switch {
+		case errors.Is(err, meta.ErrNoQuorum):
+			n.later(err, func() { n.freed(f) })
+		case err != nil && n.ctx.Err() == nil:
+			n.opt.Log.Error("freeing the space of a deleted disk", "family", f, "error", err)
+		}
+	})
 }
 
 // resume takes up what a crash may have cut short: dropped families, and data
@@ -113,21 +100,25 @@ func (n *Node) resume() {
 	s := n.State()
 	n.drop(s, nil)
 	for _, d := range s.Disks() {
+		if g := s.GMap(s.Family(d.Family).GMap); g.Ring[0] != n.self {
+			continue // somebody else's to do
+		}
 		v, err := n.Volume(d.ID)
 		if err != nil {
 			continue
 		}
 		v.trimBeyondEnd(func(err error) {
 			if err != nil {
-				n.opt.Log.Warn("trimming a disk that was shrunk", "disk", d.Name, "error", err)
+				n.opt.Log.Info("trimming a disk that was shrunk", "disk", d.Name, "error", err)
 			}
 		})
 	}
 }
 
-// Close ends the node: volumes finish what is in flight, the journal is
+// Close ends the node: volumes finish what is in flight, the lease and the lead
+// are given back so that nobody needs to wait for their end, the journal is
 // flushed, and every file is closed. Without sessions nothing acknowledged is
-// ever lost by not calling it; it saves the next start the recovery.
+// ever lost by not calling it; it saves others and the next start the recovery.
 func (n *Node) Close(ctx context.Context) error {
 	n.mu.Lock()
 	if n.closed {
@@ -136,20 +127,48 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	n.closed = true
 	volumes := n.volumes
-	n.volumes = nil
+	n.volumes = map[meta.ID]*Volume{}
 	n.mu.Unlock()
 	var first error
-	for _, v := range volumes {
-		if err := v.Close(ctx); err != nil && first == nil {
+	for _, id := range slices.SortedFunc(maps.Keys(volumes), compareIDs) {
+		if err := volumes[id].Close(ctx); err != nil && first == nil {
 			first = err
 		}
 	}
 	n.cancel()
-	n.dropping.Wait()
+	n.busy.Wait()
+	n.group.GiveUp()
 	if err := n.release(); err != nil && first == nil {
 		first = err
 	}
 	return first
+}
+
+// release closes what open has opened.
+func (n *Node) release() error {
+	var err error
+	st := n.store.Load()
+	if st != nil {
+		st.replica.Close()
+	}
+	if n.net != nil {
+		err = n.net.Close()
+	}
+	if n.group != nil {
+		err = errors.Join(err, n.group.Close())
+	}
+	if st != nil {
+		err = errors.Join(err, st.brick.Close())
+	}
+	if n.cache != nil {
+		for _, d := range n.State().Disks() {
+			n.cache.DropFamily(d.Family)
+		}
+	}
+	if n.pool != nil {
+		err = errors.Join(err, n.pool.Close())
+	}
+	return err
 }
 
 // Status is how a node is.
@@ -158,6 +177,7 @@ type Status struct {
 	Recovery    time.Duration // from Open to serving
 	Bricks      []BrickStatus
 	Cache       CacheStatus
+	Path        PathStatus
 }
 
 // BrickStatus is how a brick is. Sizes are bytes.

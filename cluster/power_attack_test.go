@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,10 +12,7 @@ import (
 	"testing"
 	"time"
 
-	pebblefs "github.com/cockroachdb/pebble/v2/vfs"
-
 	"petal/cluster/brick"
-	"petal/cluster/cache"
 	"petal/cluster/meta"
 	"petal/journal/vfs"
 	"petal/placement"
@@ -35,18 +33,16 @@ const (
 	livesSectors = 6 << 10 // of each writer: 3 MiB
 )
 
-// lives is a brick with what its blocks may hold.
+// lives is a node with what the blocks of its disk may hold.
 type lives struct {
 	t       *testing.T
 	seed    uint64
 	rng     *rand.Rand
-	disk    *vfs.Memory
 	ops     atomic.Int64 // until the power goes
-	o       brick.Options
-	m       *memoryBrick
+	m       *memoryNode
 	writers [livesWriters]livesWriter
-	family  placement.Family   // the last that came and went
-	dropped []placement.Family // those whose end is durable
+	others  int                // disks that came and went
+	dropped []placement.Family // of those whose end was agreed on
 }
 
 // livesWriter is a region that one goroutine writes to.
@@ -58,13 +54,12 @@ type livesWriter struct {
 }
 
 func newLives(t *testing.T, seed uint64) *lives {
-	l := &lives{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 31)), family: 10}
+	l := &lives{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 31))}
 	l.ops.Store(1 << 40)
-	l.m = newMemoryBrick(t, func(o *brick.Options) {
-		o.DestageAge, o.CapacityBytes = time.Millisecond, 10<<20
-		o.JournalBytes, o.SegmentBytes = 4<<20, 512<<10
-		l.o = *o
-		l.watch(o.FS.(*vfs.Memory))
+	l.m = newMemoryNode(t, func(m *memoryNode) {
+		m.opt.Bricks[0].Journal, m.opt.Bricks[0].Capacity = 4<<20, 10<<20
+		m.opt.brick = func(o *brick.Options) { o.DestageAge, o.SegmentBytes = time.Millisecond, 512<<10 }
+		l.watch(m.disk)
 	})
 	for i := range l.writers {
 		w := &l.writers[i]
@@ -79,7 +74,6 @@ func newLives(t *testing.T, seed uint64) *lives {
 
 // watch has the power go after so many device calls.
 func (l *lives) watch(disk *vfs.Memory) {
-	l.disk = disk
 	disk.OnOp(func(vfs.Op) {
 		if l.ops.Add(-1) == 0 {
 			disk.Stop(errors.New("the power is gone"))
@@ -87,10 +81,14 @@ func (l *lives) watch(disk *vfs.Memory) {
 	})
 }
 
+func (l *lives) volume() *Volume {
+	return l.m.volume("data", livesWriters*livesSectors*512, 512, l.writers[0].back)
+}
+
 func (l *lives) live(n int) {
 	for life := range n {
+		v := l.volume()
 		l.ops.Store(20 + l.rng.Int64N(900))
-		v := l.m.volume(livesWriters*livesSectors*512, 512, l.writers[0].back)
 		var wg sync.WaitGroup
 		for i := range l.writers {
 			rng := rand.New(rand.NewPCG(l.rng.Uint64(), 1))
@@ -100,27 +98,27 @@ func (l *lives) live(n int) {
 				}
 			})
 		}
-		wg.Go(func() { l.comeAndGo(v) })
+		wg.Go(l.comeAndGo)
 		wg.Wait()
-		_ = l.m.Close() // says that the disk is gone
 		l.reopen()
-		v = l.m.volume(livesWriters*livesSectors*512, 512, l.writers[0].back)
+		v = l.volume()
 		for i := range l.writers {
 			if err := l.writers[i].check(v); err != nil {
 				l.t.Fatalf("seed %d, life %d, writer %d: %v", l.seed, life, i, err)
 			}
 		}
 	}
-	if err := l.m.Close(); err != nil {
+	eventually(l.t, l.m.Node, func(s *meta.State) bool { return len(s.Families()) == len(s.Disks()) })
+	if err := l.m.Close(l.t.Context()); err != nil {
 		l.t.Error(err)
 	}
-	l.m = openMemoryBrick(l.t, l.o)
+	l.m.start()
 	for _, f := range l.dropped {
-		if n := l.m.Usage(f); n != 0 {
+		if n := l.m.store.Load().brick.Usage(f); n != 0 {
 			l.t.Errorf("seed %d: family %d was dropped and takes %d bytes", l.seed, f, n)
 		}
 	}
-	if err := l.m.Close(); err != nil {
+	if err := l.m.Close(l.t.Context()); err != nil {
 		l.t.Error(err)
 	}
 }
@@ -129,52 +127,48 @@ func (l *lives) live(n int) {
 // way.
 func (l *lives) reopen() {
 	for try := 0; ; try++ {
-		l.o.Cache = cache.New(l.o.Pool, 4<<20)
-		l.o.MapFS = l.m.o.MapFS.(*pebblefs.MemFS).CrashClone(pebblefs.CrashCloneCfg{UnsyncedDataPercent: l.rng.IntN(101), RNG: l.rng})
-		disk := l.disk.Crash(l.rng.Uint64())
-		l.o.FS = disk
 		l.ops.Store(1 << 40)
+		l.m.crash(l.rng.Uint64(), l.rng)
 		if try < 2 && l.rng.IntN(2) == 0 {
 			l.ops.Store(1 + l.rng.Int64N(12))
 		}
-		l.watch(disk)
-		l.m.o = l.o
-		b, _, err := brick.Open(l.o)
-		if err == nil {
-			l.m.Brick = b
-			if l.ops.Load() > 1<<39 {
-				return
-			}
-			_ = b.Close()
-			continue
+		l.watch(l.m.disk)
+		err := l.m.try()
+		if err == nil && l.ops.Load() > 1<<39 {
+			return
 		}
-		if l.ops.Load() > 0 {
+		if err != nil && l.ops.Load() > 0 {
 			l.t.Fatalf("seed %d: open after the crash: %v", l.seed, err)
 		}
 	}
 }
 
-// comeAndGo writes families of their own and drops them.
-func (l *lives) comeAndGo(v *Volume) {
+// comeAndGo makes disks, writes to them and deletes them.
+func (l *lives) comeAndGo() {
 	for {
-		l.family++
-		f := l.family
-		other := newVolume(v.c, &meta.Disk{Size: 1 << 30, BlockSize: 512, Family: f, Node: 1}, []placement.Node{1})
+		l.others++
+		name := fmt.Sprintf("other%d", l.others)
+		d, err := l.m.CreateDisk(context.Background(), DiskSpec{Name: name, Size: 1 << 30, BlockSize: 512})
+		if err != nil {
+			l.t.Error(err)
+			return
+		}
+		v, err := l.m.Volume(d.ID)
+		if err != nil {
+			l.t.Error(err)
+			return
+		}
 		for i := range uint64(6) {
-			err := <-write(other, i*48<<10, sector(uint64(f), 32<<10), false)
+			err := <-write(v, i*48<<10, sector(uint64(d.Family), 32<<10), false)
 			if err != nil && err != syscall.ENOSPC {
-				return
+				return // the power is gone; it stays, for the next life to delete
 			}
 		}
-		done := make(chan error, 1)
-		if other.Close(l.t.Context()) != nil {
+		if err := l.m.DeleteDisk(context.Background(), name); err != nil {
+			l.t.Error(err)
 			return
 		}
-		l.m.DropFamily(f, func(err error) { done <- err })
-		if <-done != nil {
-			return
-		}
-		l.dropped = append(l.dropped, f)
+		l.dropped = append(l.dropped, d.Family)
 	}
 }
 

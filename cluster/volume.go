@@ -6,26 +6,37 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"petal/cluster/brick"
 	"petal/cluster/meta"
-	"petal/cluster/slab"
 	"petal/placement"
 )
 
 // Volume is a virtual disk in use at this node: the coordinator of its
-// commands. It cuts them at chunk edges, makes the checksums, puts conflicting
-// writes in order and turns the rest into records and reads of a brick.
+// commands. It cuts them at chunk edges, makes the checksums, puts what
+// conflicts in order and has each chunk's part carried out by the servers that
+// hold the chunk.
 //
 //	Reserve  lend slab memory, cut at chunk edges
-//	Write    checksum per 4 KiB -> block locks, in order of the calls
-//	         -> (part of a block: read the rest) -> Append -> Commit -> done
-//	Read     brick's cache, or its disk; holes are the shared zeros
+//	Write    checksum per block -> block locks, in order of the calls
+//	         -> the head of the chunk's link -> done when all parts are
+//	Read     a copy that is in sync: this node's if it has one, or the one
+//	         that will answer first
 //
 // All methods may be called from any goroutine. What they promise about
 // order, durability and errors is what lun.Disk asks for; this is that Disk.
 // A write is linearized when it commits, a read when it is served. Every write
 // is atomic within each chunk and not across chunks: one that fails may have
-// been carried out in some chunks. WriteAtomic is atomic as a whole.
+// been carried out in some chunks.
+//
+// What fails for a passing reason is tried again until Times.Command after the
+// command began (R13), and then cancelled at the head (R12). Only then the
+// command ends: with ErrBusy if it is certain that it has not happened and
+// never will, else with an error that says nothing.
+//
+// Write-back is for chunks that only this node keeps. Where there are copies,
+// or the only one is elsewhere, every write is durable when it is acknowledged,
+// whatever WriteCache says: an initiator learns from the end of its session that
+// a cache is lost, and a server elsewhere may lose one without ending sessions
+// here.
 type Volume struct {
 	c         *coordinator
 	id        meta.ID
@@ -35,59 +46,41 @@ type Volume struct {
 	state atomic.Pointer[volumeState]
 	locks lockTable
 	ahead readahead
-	joint jointCommits
 
-	lazy  atomic.Int64          // records acknowledged and not yet durable
-	lost  atomic.Pointer[error] // why such a record will never be durable
+	lazy  atomic.Bool // something may have been acknowledged before it was durable
 	busy  flights
 	close sync.Once
 }
 
 // volumeState is what may change while the disk is in use. A command works
-// with the state of its admission.
+// with the state of its admission, but for where it is sent.
 type volumeState struct {
 	size      uint64 // bytes
 	readOnly  bool
 	writeBack bool
 	vver      uint64
-	node      placement.Node   // where writes go
-	lineage   []placement.Node // where reads look, newest first; lineage[0] == node
+	revoked   uint64         // the vver that last took rights away from somebody
+	node      placement.Node // where writes go
+	routes    *routes
 }
 
-// store is what a Volume asks of a brick.
-type store interface {
-	Append(*brick.Record) error
-	AppendAll([]*brick.Record) error
-	Commit(*brick.Record)
-	Read(*brick.ReadOp)
-	Prefetch(placement.Family, []placement.Node, placement.Chunk)
-	Provisioned(placement.Family, []placement.Node, placement.Chunk) (placement.Mask, error)
-	NextMapped(placement.Family, placement.Chunk) (placement.Chunk, bool, error)
-	Mapped(f placement.Family, from, last placement.Chunk, dst []placement.Chunk) ([]placement.Chunk, error)
-	Flush(func(error))
-	Usage(placement.Family) int64
-	Space() (used, avail, total uint64)
-	Failed() error
-}
-
-// newVolume returns the volume of disk d, whose data is written at the first
-// node of lineage.
-func newVolume(c *coordinator, d *meta.Disk, lineage []placement.Node) *Volume {
+// newVolume returns the volume of disk d.
+func newVolume(c *coordinator, d *meta.Disk, r *routes) *Volume {
 	v := &Volume{c: c, id: d.ID, family: d.Family, blockSize: d.BlockSize}
 	v.busy.init()
-	v.update(d, lineage)
+	v.update(d, r)
 	return v
 }
 
 // update tells the volume what has been agreed about its disk: size, cache
 // mode, read-only, where to write. Commands admitted earlier end by the old
-// state.
-func (v *Volume) update(d *meta.Disk, lineage []placement.Node) {
+// state, if the servers still take them.
+func (v *Volume) update(d *meta.Disk, r *routes) {
 	old := v.state.Swap(&volumeState{
-		size: d.Size, readOnly: d.ReadOnly, writeBack: d.WriteBack, vver: d.VVer, node: d.Node, lineage: lineage,
+		size: d.Size, readOnly: d.ReadOnly, writeBack: d.WriteBack, vver: d.VVer, revoked: d.Revoked, node: d.Node, routes: r,
 	})
 	if old != nil && old.writeBack && !d.WriteBack {
-		v.c.brick.Flush(func(error) {}) // a failure shows at the next Flush
+		v.c.flush(func(error) {}) // a failure shows at the next Flush
 	}
 }
 
@@ -103,56 +96,55 @@ func (v *Volume) WriteCache() bool { return v.state.Load().writeBack }
 // ReadOnly reports whether writes are refused with syscall.EROFS.
 func (v *Volume) ReadOnly() bool { return v.state.Load().readOnly }
 
-// softPercent is the part of a pool's space beyond which it is nearly full.
-const softPercent = 80
-
-// Usage is what the disk occupies, what the pool has left and has in all, in
-// bytes, and whether the pool is beyond its soft threshold.
-func (v *Volume) Usage() (used, poolAvailable, poolTotal uint64, soft bool) {
-	poolUsed, avail, total := v.c.brick.Space()
-	return uint64(v.c.brick.Usage(v.family)), avail, total, poolUsed >= total/100*softPercent
-}
-
 // Flush makes everything durable that was acknowledged before the call.
 func (v *Volume) Flush(done func(error)) {
 	if !v.busy.begin() {
 		done(ErrVolumeClosed)
 		return
 	}
-	if v.lazy.Load() == 0 { // the usual case: all that was acknowledged is durable
+	if !v.lazy.Load() { // the usual case: all that was acknowledged is durable
 		err := v.flushed()
 		v.busy.end()
 		done(err)
 		return
 	}
-	v.c.brick.Flush(func(err error) {
-		if e := v.flushed(); e != nil {
-			err = e
+	v.c.flush(func(err error) {
+		if err != nil {
+			err = &unreachableError{err}
 		}
-		err = v.fault(err, 0)
 		v.busy.end()
 		done(err)
 	})
 }
 
-// flushed is the error of a flush for which nothing is left to do.
+// flushed is the error of a flush for which nothing is left to do. A disk of
+// which nothing can be read or written any more is not well even so.
 func (v *Volume) flushed() error {
-	if e := v.lost.Load(); e != nil {
-		return v.fault(*e, 0)
+	h := v.c.here.Load()
+	if h == nil || !v.state.Load().routes.only(v.c.self) {
+		return nil
 	}
-	return v.fault(v.c.brick.Failed(), 0)
+	if err := h.Failed(); err != nil {
+		return &unreachableError{err}
+	}
+	return nil
 }
 
 // Close waits until every command in flight has ended and everything
 // acknowledged is durable. From its call on, every new command ends with
 // ErrVolumeClosed. Memory that is lent stays valid until its Release.
 func (v *Volume) Close(ctx context.Context) error {
-	v.close.Do(func() {
-		v.busy.shut()
-		v.c.brick.Flush(func(error) {}) // so that lazy records don't wait for their interval
-	})
-	return v.busy.wait(ctx)
+	v.shut()
+	if err := v.busy.wait(ctx); err != nil || !v.lazy.Load() {
+		return err
+	}
+	done := make(chan error, 1)
+	v.c.flush(func(error) { done <- nil }) // a failure was told by Flush, or nobody asked
+	return wait(ctx, done)
 }
+
+// shut refuses new commands.
+func (v *Volume) shut() { v.close.Do(v.busy.shut) }
 
 // check returns syscall.EINVAL unless n bytes at off are whole logical blocks
 // of the disk. It takes care of sizes up to 2^64-1.
@@ -195,9 +187,8 @@ func (s span) count() int { return (s.to-1)/placement.BlockSize - s.first() + 1 
 
 func (s span) mask() placement.Mask { return placement.Span(s.first(), s.count()) }
 
-// head and tail report whether the first and last block are touched in part.
-func (s span) head() bool { return s.from%placement.BlockSize != 0 }
-func (s span) tail() bool { return s.to%placement.BlockSize != 0 }
+// offset is where the span begins, in bytes of the disk.
+func (s span) offset() uint64 { return uint64(s.chunk)*placement.ChunkSize + uint64(s.from) }
 
 // spansOf is the number of chunks that n > 0 bytes at off touch.
 func spansOf(off, n uint64) uint64 {
@@ -245,25 +236,3 @@ func (f *flights) wait(ctx context.Context) error {
 	}
 	return nil
 }
-
-// coordinator is what the volumes of a node share.
-type coordinator struct {
-	brick       store
-	pool        *slab.Pool
-	server      uint32
-	incarnation uint64
-	number      atomic.Uint64 // of the last op id
-	lazyBytes   atomic.Int64  // memory of lazy records that are not durable yet
-	lazyMax     int64         // beyond it, writes wait for the disk even with write cache
-	buckets     [placement.Buckets]bucketQueue
-}
-
-// newCoordinator returns the coordinator of a server's incarnation. Sequence
-// numbers begin anew in each incarnation.
-func newCoordinator(b store, pool *slab.Pool, server uint32, incarnation uint64) *coordinator {
-	return &coordinator{brick: b, pool: pool, server: server, incarnation: incarnation, lazyMax: lazyBytesMax}
-}
-
-// lazyBytesMax bounds what a write cache holds, over all volumes of a node, in
-// bytes: a disk slower than the network must slow its writers down.
-const lazyBytesMax = 64 << 20

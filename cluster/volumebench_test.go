@@ -1,30 +1,28 @@
 package cluster
 
 import (
+	"context"
 	"testing"
-
-	"petal/cluster/brick"
-	"petal/cluster/cache"
-	"petal/cluster/slab"
-	"petal/journal/vfs"
 )
 
 // BenchmarkOnDisk is a volume on a brick in a temporary directory, 32 commands
 // in flight: what a node does without iSCSI in front.
 func BenchmarkOnDisk(b *testing.B) {
 	dir := b.TempDir()
-	fsys, err := vfs.NewOS(dir)
+	n, err := Open(Options{Dir: dir + "/node", Name: "n1", CacheBytes: 128 << 20, MemoryBytes: 384 << 20,
+		Bricks: []BrickOptions{{Path: dir + "/brick", Journal: 256 << 20, Capacity: 4 << 30}}})
 	if err != nil {
 		b.Fatal(err)
 	}
-	pool := slab.New(512 << 20)
-	o := brick.Options{FS: fsys, Path: dir, Pool: pool, Cache: cache.New(pool, 128<<20), JournalBytes: 256 << 20, CapacityBytes: 4 << 30}
-	if err := brick.Create(o, brick.Identity{Cluster: [16]byte{1}, Brick: [16]byte{2}, Server: 1}); err != nil {
+	defer n.Close(context.Background())
+	d, err := n.CreateDisk(b.Context(), DiskSpec{Name: "data", Size: 1 << 30, BlockSize: 512})
+	if err != nil {
 		b.Fatal(err)
 	}
-	m := openMemoryBrick(b, o)
-	defer m.Close()
-	v := m.volume(1<<30, 512, false)
+	v, err := n.Volume(d.ID)
+	if err != nil {
+		b.Fatal(err)
+	}
 	const hot = 64 << 20 // fits in the cache
 	for off := uint64(0); off < hot; off += 1 << 20 {
 		if err := <-write(v, off, pattern(off, 1<<20), false); err != nil {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -14,56 +15,103 @@ import (
 	pebblefs "github.com/cockroachdb/pebble/v2/vfs"
 
 	"petal/cluster/brick"
-	"petal/cluster/cache"
-	"petal/cluster/slab"
+	"petal/cluster/times"
 	"petal/journal/vfs"
 	"petal/placement"
 )
 
-// memoryBrick is a real brick on disks of memory.
-type memoryBrick struct {
-	*brick.Brick
-	o brick.Options
+// memoryNode is a real node, alone, on disks of memory: one for its state, one
+// for its brick.
+type memoryNode struct {
+	*Node
+	t    testing.TB
+	opt  Options
+	env  Env
+	disk *vfs.Memory // the brick's
+	maps *pebblefs.MemFS
 }
 
-func newMemoryBrick(t testing.TB, change func(*brick.Options)) *memoryBrick {
+func newMemoryNode(t testing.TB, change func(*memoryNode)) *memoryNode {
 	t.Helper()
-	pool := slab.New(128 << 20)
-	o := brick.Options{
-		FS: vfs.NewMemory(1 << 30), MapFS: pebblefs.NewCrashableMem(), Path: "/brick", Pool: pool, Cache: cache.New(pool, 4<<20),
-		JournalBytes: 8 << 20, SegmentBytes: 1 << 20, CapacityBytes: 256 << 20, DestageAge: 20 * time.Millisecond,
-	}
+	m := &memoryNode{t: t, disk: vfs.NewMemory(1 << 30), maps: pebblefs.NewCrashableMem(), opt: Options{
+		Name: "n1", CacheBytes: 4 << 20, MemoryBytes: 128 << 20, Bricks: []BrickOptions{{Path: "/brick", Journal: 8 << 20, Capacity: 256 << 20}},
+		brick: func(o *brick.Options) { o.SegmentBytes, o.DestageAge = 1<<20, 20*time.Millisecond },
+	}}
+	seed := rand.New(rand.NewPCG(1, 2))
+	var mu sync.Mutex
+	m.env = Env{FS: vfs.NewMemory(1 << 30), Clock: times.Real{}, Wall: time.Now, Rand: func(b []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		for i := range b {
+			b[i] = byte(seed.Uint32())
+		}
+	}}
 	if change != nil {
-		change(&o)
+		change(m)
 	}
-	if err := brick.Create(o, brick.Identity{Cluster: [16]byte{1}, Brick: [16]byte{2}, Server: 1}); err != nil {
-		t.Fatal(err)
-	}
-	return openMemoryBrick(t, o)
+	m.start()
+	return m
 }
 
-func openMemoryBrick(t testing.TB, o brick.Options) *memoryBrick {
-	t.Helper()
-	b, _, err := brick.Open(o)
+// start opens the node on its disks.
+func (m *memoryNode) start() {
+	m.t.Helper()
+	if err := m.try(); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *memoryNode) try() (err error) {
+	m.env.Bricks = []BrickEnv{{FS: m.disk, MapFS: m.maps, Path: "/brick"}}
+	n, err := OpenWith(m.opt, m.env)
+	if err == nil {
+		m.Node = n
+	}
+	return err
+}
+
+// volume returns the volume of the disk of that name, which is made if need be.
+func (m *memoryNode) volume(name string, size uint64, blockSize int, writeBack bool) *Volume {
+	m.t.Helper()
+	d := m.State().Disk(name)
+	if d == nil {
+		var err error
+		if d, err = m.CreateDisk(context.Background(), DiskSpec{Name: name, Size: size, BlockSize: blockSize, WriteBack: writeBack}); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	if d.WriteBack != writeBack {
+		if _, err := m.UpdateDisk(context.Background(), name, DiskChange{WriteBack: &writeBack}); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	v, err := m.Volume(d.ID)
 	if err != nil {
-		t.Fatal(err)
+		m.t.Fatal(err)
 	}
-	return &memoryBrick{b, o}
+	return v
 }
 
-func (m *memoryBrick) volume(size uint64, blockSize int, writeBack bool) *Volume {
-	return volumeOver(m.Brick, m.o.Pool, size, blockSize, writeBack)
+// crash replaces the brick's disk by what a power cut leaves of it, and the
+// state's by what it leaves of that.
+func (m *memoryNode) crash(seed uint64, r *rand.Rand) {
+	_ = m.Node.Close(context.Background()) // says that the disk is gone
+	m.disk = m.disk.Crash(seed)
+	m.maps = m.maps.CrashClone(pebblefs.CrashCloneCfg{UnsyncedDataPercent: r.IntN(101), RNG: r})
+	m.env.FS = m.env.FS.(*vfs.Memory).Crash(seed)
 }
 
 func TestLinearizableOnBrick(t *testing.T) {
 	for seed := range uint64(4) {
-		m := newMemoryBrick(t, func(o *brick.Options) { o.DestageAge = time.Millisecond })
-		v := m.volume(1<<20, 512, seed%2 == 1)
+		m := newMemoryNode(t, func(m *memoryNode) {
+			m.opt.brick = func(o *brick.Options) { o.SegmentBytes, o.DestageAge = 1<<20, time.Millisecond }
+		})
+		v := m.volume("data", 1<<20, 512, seed%2 == 1)
 		linearize(t, v, seed, 6, 60)
 		if err := v.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Close(); err != nil {
+		if err := m.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -73,10 +121,10 @@ func TestLinearizableOnBrick(t *testing.T) {
 // ranges of their own, with destaging, and every so often a reopening.
 func TestTwinOnBrick(t *testing.T) {
 	const size, part = 8 << 20, 2 << 20
-	m := newMemoryBrick(t, nil)
+	m := newMemoryNode(t, nil)
 	twin := make([]byte, size)
 	for round := range 6 {
-		v := m.volume(size, 512, round%2 == 1)
+		v := m.volume("data", size, 512, round%2 == 1)
 		errs := make(chan error, size/part)
 		for i := range size / part {
 			go func() { errs <- twinOn(v, twin[i*part:(i+1)*part], uint64(i*part), uint64(round*10+i)) }()
@@ -86,16 +134,12 @@ func TestTwinOnBrick(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := v.Close(t.Context()); err != nil {
+		if err := m.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Close(); err != nil {
-			t.Fatal(err)
-		}
-		m.o.Cache.DropFamily(3)
-		m = openMemoryBrick(t, m.o)
+		m.start()
 	}
-	v := m.volume(size, 512, false)
+	v := m.volume("data", size, 512, false)
 	for off := 0; off < size; off += 1 << 20 {
 		if got := <-read(v, uint64(off), 1<<20); got.err != nil || !bytes.Equal(got.data, twin[off:off+1<<20]) {
 			t.Fatalf("after reopening: %v", got.err)
@@ -107,7 +151,7 @@ func TestTwinOnBrick(t *testing.T) {
 	if mapped, run, err := v.Provisioned(0, size); err != nil || mapped || run != size {
 		t.Errorf("after zeroing all: Provisioned = %t %d %v", mapped, run, err)
 	}
-	if err := m.Close(); err != nil {
+	if err := m.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -224,20 +268,18 @@ func (w *powerWriter) check(v *Volume) error {
 func powerLoss(t *testing.T, seed uint64, writeBack bool) {
 	const writers, blocks = 4, 256 // of each
 	r := rand.New(rand.NewPCG(seed, 13))
-	var disk *vfs.Memory
 	var ops atomic.Int64 // until the power goes
 	ops.Store(1 << 40)
-	m := newMemoryBrick(t, func(o *brick.Options) {
-		o.DestageAge = time.Millisecond
-		disk = o.FS.(*vfs.Memory)
-		disk.OnOp(func(vfs.Op) {
+	m := newMemoryNode(t, func(m *memoryNode) {
+		m.opt.brick = func(o *brick.Options) { o.SegmentBytes, o.DestageAge = 1<<20, time.Millisecond }
+		m.disk.OnOp(func(vfs.Op) {
 			if ops.Add(-1) == 0 {
-				disk.Stop(errors.New("the power is gone"))
+				m.disk.Stop(errors.New("the power is gone"))
 			}
 		})
 	})
+	v := m.volume("data", writers*blocks*placement.BlockSize, 4096, writeBack)
 	ops.Store(50 + r.Int64N(600))
-	v := m.volume(writers*blocks*placement.BlockSize, 4096, writeBack)
 	var all [writers]powerWriter
 	var wg sync.WaitGroup
 	for i := range all {
@@ -249,20 +291,15 @@ func powerLoss(t *testing.T, seed uint64, writeBack bool) {
 		wg.Go(func() { w.run(v, rand.New(rand.NewPCG(seed, uint64(i)))) })
 	}
 	wg.Wait()
-	_ = m.Close() // says that the disk is gone
-
-	after := m.o
-	after.FS = disk.Crash(seed)
-	after.MapFS = m.o.MapFS.(*pebblefs.MemFS).CrashClone(pebblefs.CrashCloneCfg{UnsyncedDataPercent: r.IntN(101), RNG: r})
-	after.Cache = cache.New(after.Pool, 4<<20)
-	m = openMemoryBrick(t, after)
-	v = m.volume(writers*blocks*placement.BlockSize, 4096, writeBack)
+	m.crash(seed, r)
+	m.start()
+	v = m.volume("data", writers*blocks*placement.BlockSize, 4096, writeBack)
 	for i := range all {
 		if err := all[i].check(v); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
 	}
-	if err := m.Close(); err != nil {
+	if err := m.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

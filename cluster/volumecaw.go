@@ -3,25 +3,19 @@ package cluster
 import (
 	"syscall"
 
-	"petal/cluster/cache"
+	"petal/cluster/replica"
+	"petal/cluster/wire"
 	"petal/placement"
 )
 
-// compareAndWrite is what is special about that command.
-type compareAndWrite struct {
-	compare, data []byte
-	miscompare    int
-	done          func(int, error)
-}
-
 // CompareAndWrite compares the bytes at off with compare and, if they are
 // equal, writes data, in one step with respect to every other write. Both have
-// the same length, whole logical blocks inside one chunk. done gets the offset
-// of the first byte that differs, or -1 when data is durable.
+// the same length, whole logical blocks inside one 4 KiB block. done gets the
+// offset of the first byte that differs, or -1 when data is durable.
 func (v *Volume) CompareAndWrite(off uint64, compare, data []byte, done func(miscompare int, err error)) {
 	st, n := v.state.Load(), len(compare)
 	err := v.checkWrite(st, off, uint64(n))
-	if err == nil && (n == 0 || n != len(data) || n > placement.ChunkSize || spanAt(off, uint64(n)).bytes() != n) {
+	if err == nil && (n == 0 || n != len(data) || off%placement.BlockSize+uint64(n) > placement.BlockSize) {
 		err = syscall.EINVAL
 	}
 	if err == nil && !v.busy.begin() {
@@ -32,36 +26,25 @@ func (v *Volume) CompareAndWrite(off uint64, compare, data []byte, done func(mis
 		return
 	}
 	op := v.newWriteOp(off, n)
-	op.caw = compareAndWrite{compare, data, -1, done}
-	op.pieces = append(op.pieces, v.newPiece(op, pieceReplace, spanAt(off, uint64(n))))
+	op.caw = done
+	p := v.newPiece(op, replica.CompareAndWrite, spanAt(off, uint64(n)))
+	p.slot = 0
+	p.Buf = v.c.pool.Get(2 * n)
+	copy(p.Buf.Bytes(), compare)
+	copy(p.Buf.Bytes()[n:], data)
+	op.pieces = append(op.pieces, p)
 	op.start(st, false)
 }
 
-// fillIn compares under the lock and, if all is equal, makes the new blocks.
-func (c *compareAndWrite) fillIn(p *piece, blocks cache.Refs) bool {
-	n := p.span.count() * placement.BlockSize
-	p.buf = p.v.c.pool.Get(n)
-	mem := p.buf.Bytes()
-	copyBlocks(mem, blocks)
-	from := p.span.from % placement.BlockSize
-	old := mem[from : from+len(c.compare)]
-	if string(old) != string(c.compare) {
-		for i := range old {
-			if old[i] != c.compare[i] {
-				c.miscompare = i
-				return false
-			}
-		}
+// compared ends a compare and write.
+func (op *writeOp) compared(err error) {
+	p := op.pieces[0]
+	switch {
+	case err != nil:
+		op.caw(-1, err)
+	case p.Status == wire.Miscompare:
+		op.caw(int(p.At-p.From), nil)
+	default:
+		op.caw(-1, nil)
 	}
-	copy(old, c.data)
-	sum(p.buf, &p.rec, 0, p.span.count())
-	return true
-}
-
-func (c *compareAndWrite) finish(err error) {
-	if err != nil {
-		c.done(-1, err)
-		return
-	}
-	c.done(c.miscompare, nil)
 }

@@ -3,36 +3,52 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"math/bits"
-	"syscall"
 
-	"petal/cluster/brick"
-	"petal/placement"
+	"petal/cluster/wire"
 )
 
 // ErrVolumeClosed is the error of every command after Close.
 var ErrVolumeClosed = errors.New("cluster: the volume is closed")
 
+// ErrBusy is the error of a command that has not been carried out and never
+// will be, though this node is well: the servers that hold the data could not
+// take it for as long as a command may live, or rights were taken away from
+// somebody while it was under way. errors.As finds its Busy method.
+var ErrBusy error = busyError{}
+
+type busyError struct{}
+
+func (busyError) Error() string { return "cluster: the data cannot be reached at the moment" }
+
+// Busy says that the command may be sent again at once.
+func (busyError) Busy() bool { return true }
+
 // MediumError says that stored data failed its checksum and that there is no
-// other copy of it. Other blocks are not affected.
+// good copy of it. Other blocks are not affected.
 type MediumError struct {
 	Off, N uint64 // bytes of the disk
-	cause  error
 }
 
 func (e *MediumError) Error() string {
-	return fmt.Sprintf("cluster: %d bytes at offset %d cannot be read: %v", e.N, e.Off, e.cause)
+	return fmt.Sprintf("cluster: %d bytes at offset %d cannot be read: they do not match their checksum", e.N, e.Off)
 }
-
-// Unwrap returns the brick's account of it.
-func (e *MediumError) Unwrap() error { return e.cause }
 
 // BadRange is the first unreadable range, in bytes of the disk.
 func (e *MediumError) BadRange() (off, n uint64) { return e.Off, e.N }
 
-// unreachableError is an error of the store that says nothing about the
-// command's range: the data can't be reached now. It hides its cause from
-// errors.Is on purpose. A full file system under a failed journal is not
+// clip cuts off what lies before from: the command begins inside a block, and
+// reports nothing before it.
+func clip(err error, from uint64) error {
+	e, ok := err.(*MediumError)
+	if ok && e.Off < from && from-e.Off < e.N {
+		return &MediumError{Off: from, N: e.N - (from - e.Off)}
+	}
+	return err
+}
+
+// unreachableError says nothing about the command's range: the data can't be
+// reached now, and whether a write has happened is open. It hides its cause
+// from errors.Is on purpose. A full file system under a failed journal is not
 // ENOSPC to the initiator, which would take it for an answer.
 type unreachableError struct{ cause error }
 
@@ -40,28 +56,7 @@ func (e *unreachableError) Error() string {
 	return "cluster: data cannot be reached: " + e.cause.Error()
 }
 
-// fault turns an error of the brick into one of those that a Disk may give.
-// from is where the command's range begins: a medium error reports nothing
-// before it.
-func (v *Volume) fault(err error, from uint64) error {
-	switch err {
-	case nil, syscall.ENOSPC, ErrVolumeClosed:
-		return err
-	}
-	var bad *brick.MediumError
-	if !errors.As(err, &bad) || bad.Blocks == 0 {
-		return &unreachableError{err}
-	}
-	first := bits.TrailingZeros16(uint16(bad.Blocks))
-	count := bits.TrailingZeros16(^(uint16(bad.Blocks) >> first))
-	e := &MediumError{
-		Off:   uint64(bad.Key.Chunk)*placement.ChunkSize + uint64(first)*placement.BlockSize,
-		N:     uint64(count) * placement.BlockSize,
-		cause: err,
-	}
-	if e.Off < from && from-e.Off < e.N { // the command begins inside a block
-		e.N -= from - e.Off
-		e.Off = from
-	}
-	return e
-}
+// statusError is a server's answer as an error.
+type statusError wire.Status
+
+func (e statusError) Error() string { return wire.Status(e).String() }

@@ -3,42 +3,47 @@ package cluster
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
-	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"syscall"
 	"testing"
 
-	"petal/cluster/brick"
 	"petal/cluster/meta"
+	"petal/cluster/replica"
 	"petal/cluster/slab"
+	"petal/cluster/times"
+	"petal/cluster/wire"
 	"petal/placement"
 )
 
-// fakeBrick is a brick without a disk: a map of blocks that checks what a
-// brick may rely on (order, checksums, no conflicting records under way) and
-// can be told when and how things end.
-type fakeBrick struct {
+// fakeMember is a member of links without links and disk: a map of blocks that
+// checks what a member may rely on (one identity for each operation, checksums,
+// nothing of one coordinator that overlaps under way) and can be told when and
+// how things end.
+type fakeMember struct {
 	t    testing.TB
+	self placement.Server
 	pool *slab.Pool
 
 	mu     sync.Mutex
-	blocks map[fakeBlock][]byte           // committed, not zero
-	open   map[*brick.Record]*fakeRecord  // appended, not committed or failed
-	seq    map[placement.Bucket][2]uint64 // appended, committed
-	lazy   []*brick.Record                // waiting for a flush
+	blocks map[fakeBlock][]byte // not zero
+	open   map[placement.OpID]*replica.Op
+	ended  map[placement.OpID]replica.Result // of those that write (R12)
+	lazy   int                               // writes that a flush would make durable
 	bad    map[fakeBlock]bool
 	failed error
 	space  int // blocks that may still be allocated, -1: any number
 
-	// deliver runs the completion of a record: by default from a worker, one
-	// after another, as a journal does. deliverRead runs a read: by default at
-	// once, as a cache hit is.
+	// answer, if it is there, may give an operation another end before it takes
+	// effect.
+	answer func(op *replica.Op) wire.Status
+
+	// deliver runs the end of a write: by default from a worker, one after
+	// another, as a journal does. deliverRead runs a read: by default at once, as
+	// a cache hit is.
 	deliver, deliverRead func(func())
 
-	appends, reads, zeros, lookups int
+	records, reads, zeros, lookups int // records: what changed something
 	prefetched                     []placement.Chunk
 }
 
@@ -48,14 +53,10 @@ type fakeBlock struct {
 	block  int
 }
 
-type fakeRecord struct {
-	data []byte // as it was at Append
-}
-
-func newFake(t testing.TB) *fakeBrick {
-	f := &fakeBrick{
-		t: t, pool: slab.New(64 << 20), blocks: map[fakeBlock][]byte{}, open: map[*brick.Record]*fakeRecord{},
-		seq: map[placement.Bucket][2]uint64{}, bad: map[fakeBlock]bool{}, space: -1,
+func newFake(t testing.TB) *fakeMember {
+	f := &fakeMember{
+		t: t, self: 1, pool: slab.New(64 << 20), blocks: map[fakeBlock][]byte{}, open: map[placement.OpID]*replica.Op{},
+		ended: map[placement.OpID]replica.Result{}, bad: map[fakeBlock]bool{}, space: -1,
 		deliverRead: func(g func()) { g() },
 	}
 	work, stopped := make(chan func(), 1024), make(chan struct{})
@@ -78,7 +79,7 @@ func newFake(t testing.TB) *fakeBrick {
 
 // queued makes completions wait until run is called, which runs them in an
 // order drawn from the seed.
-func (f *fakeBrick) queued(seed uint64) (run func() (ran bool)) {
+func (f *fakeMember) queued(seed uint64) (run func() (ran bool)) {
 	var mu sync.Mutex
 	var queue []func()
 	r := rand.New(rand.NewPCG(seed, 77))
@@ -104,249 +105,252 @@ func (f *fakeBrick) queued(seed uint64) (run func() (ran bool)) {
 }
 
 // concurrent makes every completion run on a goroutine of its own.
-func (f *fakeBrick) concurrent() {
+func (f *fakeMember) concurrent() {
 	f.deliver = func(g func()) { go g() }
 	f.deliverRead = f.deliver
 }
 
-func (f *fakeBrick) Append(r *brick.Record) error { return f.AppendAll([]*brick.Record{r}) }
-
-func (f *fakeBrick) AppendAll(rs []*brick.Record) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.appends++
-	if f.failed != nil {
-		return f.failed
-	}
-	for _, r := range rs {
-		if !f.admit(r) {
-			return syscall.ENOSPC
-		}
-	}
-	for _, r := range rs {
-		f.take(r)
-	}
-	return nil
-}
-
-// admit takes space for a record. The lock is held.
-func (f *fakeBrick) admit(r *brick.Record) bool {
-	if r.Kind == brick.Write && f.space >= 0 {
-		for i := range 16 {
-			if r.Mask&(1<<i) != 0 && f.blocks[fakeBlock{r.Key.Family, r.Key.Chunk, i}] == nil {
-				f.space--
-			}
-		}
-		if f.space < 0 {
-			f.space = 0
-			return false
-		}
-	}
-	return true
-}
-
-func (f *fakeBrick) take(r *brick.Record) {
-	f.check(r)
-	rec := &fakeRecord{}
-	if r.Kind == brick.Write {
-		r.Buf.Retain()
-		rec.data = slices.Clone(r.Buf.Bytes())
-	} else {
-		f.zeros++
-	}
-	f.open[r] = rec
-	if r.Lazy {
-		f.lazy = append(f.lazy, r)
+func (f *fakeMember) Do(op *replica.Op) {
+	op.Status, op.Bad, op.Bufs = wire.OK, 0, op.Bufs[:0]
+	if op.Kind == replica.Read {
+		f.deliverRead(func() { f.read(op) })
 		return
 	}
-	f.deliver(func() { f.finish(r) })
-}
-
-// check looks at what a brick must be able to rely on. The lock is held.
-func (f *fakeBrick) check(r *brick.Record) {
-	s := f.seq[r.Bucket]
-	if r.Seq != s[0]+1 {
-		f.t.Errorf("bucket %d: seq %d after %d", r.Bucket, r.Seq, s[0])
-	}
-	s[0] = r.Seq
-	f.seq[r.Bucket] = s
-	if r.Bucket != placement.BucketOf(r.Key.Family, r.Key.Chunk) || r.Op.Number == 0 || r.Mask == 0 {
-		f.t.Errorf("record %+v is malformed", r)
-	}
-	for x := range f.open {
-		if x.Key == r.Key && x.Mask&r.Mask != 0 {
-			f.t.Errorf("chunk %d: two records under way for blocks %#x", r.Key.Chunk, x.Mask&r.Mask)
-		}
-	}
-	if r.Kind != brick.Write {
+	f.mu.Lock()
+	f.check(op)
+	if r, ok := f.ended[op.ID]; ok {
+		f.mu.Unlock()
+		op.Result = r
+		op.Done(op)
 		return
 	}
-	mem := r.Buf.Bytes()
-	if len(mem) != bits.OnesCount16(uint16(r.Mask))*placement.BlockSize {
-		f.t.Errorf("%d bytes for blocks %#x", len(mem), r.Mask)
+	f.open[op.ID] = op
+	lazy := op.Lazy && f.failed == nil
+	f.mu.Unlock()
+	if lazy {
+		f.finish(op)
+		return
 	}
-	for i := 0; i*placement.BlockSize < len(mem); i++ {
-		if crc32.Checksum(mem[i*4096:(i+1)*4096], crc32.MakeTable(crc32.Castagnoli)) != r.Sum[i] {
-			f.t.Errorf("chunk %d: checksum of block %d of the record is wrong", r.Key.Chunk, i)
-		}
-	}
+	f.deliver(func() { f.finish(op) })
 }
 
-// finish makes a record durable.
-func (f *fakeBrick) finish(r *brick.Record) {
+// check looks at what a member must be able to rely on. The lock is held.
+func (f *fakeMember) check(op *replica.Op) {
+	mask := spanOf(op).mask()
+	if op.ID.Number == 0 || op.ID.Incarnation == 0 || op.ID.Coordinator == 0 || op.Key.Node == 0 || op.From >= op.To || op.To > placement.ChunkSize {
+		f.t.Errorf("operation %+v is malformed", op)
+	}
+	for _, x := range f.open {
+		if x.ID.Coordinator == op.ID.Coordinator && x.Key == op.Key && spanOf(x).mask()&mask != 0 {
+			f.t.Errorf("chunk %d: two operations under way for blocks %#x", op.Key.Chunk, spanOf(x).mask()&mask)
+		}
+	}
+	if op.Kind != replica.Write {
+		return
+	}
+	if op.Buf.Len() != spanOf(op).count()*placement.BlockSize {
+		f.t.Errorf("%d bytes for blocks %#x", op.Buf.Len(), mask)
+	}
+	m := &wire.Message{Kind: wire.Write, From: op.From, To: op.To, Sum: op.Sum}
+	m.Data.Add(op.Buf, int(op.From%placement.BlockSize), int(op.To-op.From))
+	if !m.Verify() {
+		f.t.Errorf("chunk %d: a checksum is wrong", op.Key.Chunk)
+	}
+	m.Data.Release()
+}
+
+func spanOf(op *replica.Op) span { return span{op.Key.Chunk, int(op.From), int(op.To)} }
+
+// finish carries an operation out.
+func (f *fakeMember) finish(op *replica.Op) {
 	f.mu.Lock()
-	err := f.failed
-	if rec := f.open[r]; rec != nil && err != nil && !r.Lazy {
-		delete(f.open, r)
-		f.drop(r)
+	delete(f.open, op.ID)
+	if f.answer != nil {
+		op.Status = f.answer(op)
+	}
+	if op.Status == wire.OK {
+		f.apply(op)
+		f.ended[op.ID] = op.Result
 	}
 	f.mu.Unlock()
-	r.Done(r, err)
+	op.Done(op)
 }
 
-func (f *fakeBrick) drop(r *brick.Record) {
-	if r.Kind == brick.Write {
-		r.Buf.Release()
+// apply changes the blocks, or says why not. The lock is held.
+func (f *fakeMember) apply(op *replica.Op) {
+	s := spanOf(op)
+	old := make([]byte, placement.ChunkSize)
+	for i := range placement.BlocksPerChunk {
+		copy(old[i*placement.BlockSize:], f.blocks[fakeBlock{op.Key.Family, op.Key.Chunk, i}])
+		whole := op.Kind != replica.CompareAndWrite && i*placement.BlockSize >= s.from && (i+1)*placement.BlockSize <= s.to
+		if f.bad[fakeBlock{op.Key.Family, op.Key.Chunk, i}] && s.mask()&(1<<i) != 0 && !whole {
+			op.Bad |= 1 << i
+		}
 	}
-}
-
-func (f *fakeBrick) Commit(r *brick.Record) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	rec := f.open[r]
-	if rec == nil {
-		f.t.Error("Commit of a record that is not under way")
+	next := slices.Clone(old)
+	switch op.Kind {
+	case replica.Write:
+		copy(next[s.from:], op.Buf.Bytes()[s.from%placement.BlockSize:][:s.bytes()])
+	case replica.Zero:
+		clear(next[s.from:s.to])
+	case replica.CompareAndWrite:
+		compare := op.Buf.Bytes()[:s.bytes()]
+		for i := range compare {
+			if old[s.from+i] != compare[i] {
+				op.Status, op.At = wire.Miscompare, uint32(s.from+i)
+				return
+			}
+		}
+		copy(next[s.from:], op.Buf.Bytes()[s.bytes():])
+	}
+	switch {
+	case f.failed != nil:
+		op.Status = wire.Failed
+		return
+	case op.Bad != 0:
+		op.Status = wire.Medium
 		return
 	}
-	delete(f.open, r)
-	s := f.seq[r.Bucket]
-	if r.Seq <= s[1] {
-		f.t.Errorf("bucket %d: commit of %d after %d", r.Bucket, r.Seq, s[1])
-	}
-	s[1] = r.Seq
-	f.seq[r.Bucket] = s
-	if r.Kind == brick.Write && !slices.Equal(rec.data, r.Buf.Bytes()) {
-		f.t.Error("the buffer was written to after Append")
-	}
-	at := 0
-	for i := range placement.BlocksPerChunk {
-		if r.Mask&(1<<i) == 0 {
-			continue
+	if op.Kind != replica.Zero && f.space >= 0 {
+		need := 0
+		for i := s.first(); i < s.first()+s.count(); i++ {
+			if f.blocks[fakeBlock{op.Key.Family, op.Key.Chunk, i}] == nil {
+				need++
+			}
 		}
-		b := fakeBlock{r.Key.Family, r.Key.Chunk, i}
+		if need > f.space {
+			op.Status, f.space = wire.NoSpace, 0
+			return
+		}
+		f.space -= need
+	}
+	if part := s.from%placement.BlockSize != 0 || s.to%placement.BlockSize != 0; op.Kind == replica.Zero && part && onlyZeros(old[s.from:s.to]) {
+		return
+	}
+	if f.records++; op.Kind == replica.Zero {
+		f.zeros++
+	}
+	if op.Lazy {
+		f.lazy++
+	}
+	for i := s.first(); i < s.first()+s.count(); i++ {
+		b := fakeBlock{op.Key.Family, op.Key.Chunk, i}
 		delete(f.bad, b)
-		if r.Kind == brick.Zero {
+		data := next[i*placement.BlockSize : (i+1)*placement.BlockSize]
+		if op.Kind == replica.Zero && onlyZeros(data) {
 			delete(f.blocks, b)
 			continue
 		}
-		f.blocks[b] = rec.data[at : at+placement.BlockSize]
-		at += placement.BlockSize
+		f.blocks[b] = data
 	}
-	f.drop(r)
 }
 
-func (f *fakeBrick) Read(op *brick.ReadOp) {
-	op.Bufs, op.Err = op.Bufs[:0], nil
-	f.deliverRead(func() {
-		f.mu.Lock()
-		f.reads++
-		var bad placement.Mask
-		for i := op.First; i < op.First+op.Count; i++ {
-			b := fakeBlock{op.Family, op.Chunk, i}
-			data := f.blocks[b]
-			if f.bad[b] {
-				bad |= 1 << i
-			}
-			if data == nil || f.bad[b] {
-				op.Bufs.Add(f.pool.Zero(), i*4096, 4096)
-				continue
-			}
-			buf := f.pool.Get(placement.BlockSize)
-			copy(buf.Bytes(), data)
-			op.Bufs.Add(buf, 0, placement.BlockSize)
-			buf.Release()
-		}
-		if bad != 0 {
-			op.Err = &brick.MediumError{Key: placement.Key{Family: op.Family, Node: op.Lineage[0], Chunk: op.Chunk}, Blocks: bad}
-		}
-		if f.failed != nil {
-			op.Bufs.Release()
-			op.Err = f.failed
-		}
-		f.mu.Unlock()
-		op.Done(op)
-	})
-}
+// onlyZeros reports whether b is all zeros.
+func onlyZeros(b []byte) bool { return !slices.ContainsFunc(b, func(x byte) bool { return x != 0 }) }
 
-func (f *fakeBrick) Prefetch(_ placement.Family, _ []placement.Node, c placement.Chunk) {
+func (f *fakeMember) read(op *replica.Op) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.prefetched = append(f.prefetched, c)
-}
-
-func (f *fakeBrick) Provisioned(fam placement.Family, _ []placement.Node, c placement.Chunk) (m placement.Mask, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.lookups++
-	for i := range 16 {
-		if f.blocks[fakeBlock{fam, c, i}] != nil {
-			m |= 1 << i
+	f.reads++
+	s := spanOf(op)
+	for i := s.first(); i < s.first()+s.count(); i++ {
+		b := fakeBlock{op.Key.Family, op.Key.Chunk, i}
+		data := f.blocks[b]
+		if f.bad[b] {
+			op.Bad |= 1 << i
+			op.Status = wire.Medium
+		}
+		if data == nil || f.bad[b] {
+			op.Bufs.Add(f.pool.Zero(), i*4096, 4096)
+			continue
+		}
+		buf := f.pool.Get(placement.BlockSize)
+		copy(buf.Bytes(), data)
+		op.Bufs.Add(buf, 0, placement.BlockSize)
+		buf.Release()
+	}
+	if f.answer != nil {
+		if st := f.answer(op); st != wire.OK {
+			op.Status = st
 		}
 	}
-	return m, f.failed
-}
-
-func (f *fakeBrick) NextMapped(fam placement.Family, from placement.Chunk) (next placement.Chunk, ok bool, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.lookups++
-	for b := range f.blocks {
-		if b.family == fam && b.chunk >= from && (!ok || b.chunk < next) {
-			next, ok = b.chunk, true
-		}
+	if f.failed != nil {
+		op.Status = wire.Failed
 	}
-	return next, ok, f.failed
-}
-
-func (f *fakeBrick) Mapped(fam placement.Family, from, last placement.Chunk, dst []placement.Chunk) ([]placement.Chunk, error) {
-	for len(dst) < cap(dst) && from <= last {
-		c, ok, err := f.NextMapped(fam, from)
-		if err != nil || !ok || c > last {
-			return dst, err
-		}
-		dst, from = append(dst, c), c+1
+	if op.Status != wire.OK && op.Status != wire.Medium {
+		op.Bufs.Release()
 	}
-	return dst, nil
-}
-
-func (f *fakeBrick) Flush(done func(error)) {
-	f.mu.Lock()
-	lazy := f.lazy
-	f.lazy = nil
 	f.mu.Unlock()
-	f.deliver(func() {
-		for _, r := range lazy {
-			f.finish(r)
-		}
-		done(f.Failed())
-	})
+	op.Done(op)
 }
 
-func (f *fakeBrick) Usage(placement.Family) int64 {
+func (f *fakeMember) Cancel(id placement.OpID, _ placement.Key, done func(wire.Status, placement.Server)) {
+	f.mu.Lock()
+	r, ended := f.ended[id]
+	f.mu.Unlock()
+	if ended {
+		done(r.Status, 0)
+		return
+	}
+	done(wire.Canceled, 0)
+}
+
+func (f *fakeMember) Prefetch(k placement.Key) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.prefetched = append(f.prefetched, k.Chunk)
+}
+
+func (f *fakeMember) Mapped(_ placement.LinkID, key placement.Key, last placement.Chunk, most int, done func([]replica.MappedChunk, bool, wire.Status)) {
+	fam, from := key.Family, key.Chunk
+	f.mu.Lock()
+	f.lookups++
+	by := map[placement.Chunk]placement.Mask{}
+	for b := range f.blocks {
+		if b.family == fam && b.chunk >= from && b.chunk <= last {
+			by[b.chunk] |= 1 << b.block
+		}
+	}
+	var out []replica.MappedChunk
+	for c, m := range by {
+		out = append(out, replica.MappedChunk{Chunk: c, Mask: m})
+	}
+	slices.SortFunc(out, func(a, b replica.MappedChunk) int { return int(int64(a.Chunk) - int64(b.Chunk)) })
+	more := len(out) > most
+	out = out[:min(len(out), most)]
+	status := wire.OK
+	if f.failed != nil {
+		out, status = nil, wire.Failed
+	}
+	f.mu.Unlock()
+	done(out, more, status)
+}
+
+func (f *fakeMember) Barrier(_ placement.Family, _ placement.Node, _ uint64, done func([]replica.LinkVer)) {
+	done(nil)
+}
+
+func (f *fakeMember) Flush(done func(error)) {
+	f.mu.Lock()
+	f.lazy = 0
+	f.mu.Unlock()
+	f.deliver(func() { done(f.Failed()) })
+}
+
+func (f *fakeMember) Usage(placement.Family) int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return int64(len(f.blocks)) * placement.BlockSize
 }
 
-func (f *fakeBrick) Space() (used, avail, total uint64) { return 80, 20, 100 }
+func (f *fakeMember) Space() (used, avail, total uint64) { return 80, 20, 100 }
 
-func (f *fakeBrick) Failed() error {
+func (f *fakeMember) Failed() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.failed
 }
 
-func (f *fakeBrick) fail(err error) {
+func (f *fakeMember) fail(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.failed = err
@@ -354,21 +358,48 @@ func (f *fakeBrick) fail(err error) {
 
 // The volume under test.
 
-func testVolume(f *fakeBrick, size uint64, blockSize int, writeBack bool) *Volume {
+// oneServer are the routes of a node that keeps everything.
+func oneServer() *routes { return testRoutes(placement.Stripe, 1) }
+
+// testRoutes are the routes of a gmap over servers as they begin.
+func testRoutes(scheme placement.Scheme, servers ...placement.Server) *routes {
+	var places []placement.Place
+	for _, s := range servers {
+		places = append(places, placement.Place{Server: s})
+	}
+	g, err := placement.New(1, scheme, places)
+	if err != nil {
+		panic(err)
+	}
+	r := &routes{table: &g.Table, links: make([]route, len(g.Ring))}
+	for p := range r.links {
+		m := g.Members(uint32(p))
+		r.links[p] = route{link: placement.LinkID{GMap: 1, Position: uint32(p)}, servers: m,
+			Config: placement.Config{Ver: 1, InSync: placement.MembersOf(len(m))}}
+	}
+	return r
+}
+
+func testVolume(f *fakeMember, size uint64, blockSize int, writeBack bool) *Volume {
 	return volumeOver(f, f.pool, size, blockSize, writeBack)
 }
 
-func volumeOver(b store, pool *slab.Pool, size uint64, blockSize int, writeBack bool) *Volume {
-	d := &meta.Disk{Size: size, BlockSize: blockSize, WriteBack: writeBack, Family: 3, Node: 1}
-	return newVolume(newCoordinator(b, pool, 1, 9), d, []placement.Node{1})
+func volumeOver(m interface {
+	member
+	localStore
+}, pool *slab.Pool, size uint64, blockSize int, writeBack bool) *Volume {
+	c := newCoordinator(1, pool, times.Real{}, times.Default(), nil)
+	c.copies.grow([]placement.Server{1})
+	c.start(9, &here{m, m})
+	return newVolume(c, &meta.Disk{Size: size, BlockSize: blockSize, WriteBack: writeBack, Family: 3, Node: 1}, oneServer())
 }
 
 // change changes what update may change.
 func change(v *Volume, f func(d *meta.Disk)) {
 	st := v.state.Load()
-	d := &meta.Disk{Size: st.size, BlockSize: v.blockSize, ReadOnly: st.readOnly, WriteBack: st.writeBack, Family: v.family, Node: st.node}
+	d := &meta.Disk{Size: st.size, BlockSize: v.blockSize, ReadOnly: st.readOnly, WriteBack: st.writeBack, Family: v.family, Node: st.node, VVer: st.vver, Revoked: st.revoked}
 	f(d)
-	v.update(d, st.lineage)
+	v.update(d, st.routes)
 }
 
 // write starts a write and returns a channel with its result.

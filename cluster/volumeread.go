@@ -5,49 +5,27 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"petal/cluster/brick"
+	"petal/cluster/replica"
 	"petal/placement"
 )
 
 // readOp is a read and, once it has succeeded, the loan of its data. It is
-// pooled, with its parts.
+// pooled, with its pieces.
 type readOp struct {
-	v    *Volume
-	off  uint64
-	n    int
-	done func([][]byte, any, error)
-	vec  [][]byte
-	st   *volumeState
-	left atomic.Int32 // parts not done, and one while they are being started
-	lent atomic.Bool
-
-	stamp uint64    // of Volume.joint, when it began
-	lock  *longLock // of its chunks, or nil
-
-	parts []*readPart // all that were ever needed at once
-	used  int         // those of this read
-}
-
-// readPart is the part of a read that lies in one chunk.
-type readPart struct {
-	brick.ReadOp
-	op *readOp
+	v      *Volume
+	off    uint64
+	n      int
+	done   func([][]byte, any, error)
+	vec    [][]byte
+	pieces []*piece // in order of offset; one that was given up is nil
+	errs   []error
+	left   atomic.Int32 // pieces not done, and one while they are being started
+	lent   atomic.Bool
 }
 
 var readOps = sync.Pool{New: func() any { return new(readOp) }}
 
-// part returns the next part of op.
-func (op *readOp) part() *readPart {
-	if op.used == len(op.parts) {
-		x := &readPart{op: op}
-		x.Done = func(*brick.ReadOp) { x.op.finish() }
-		op.parts = append(op.parts, x)
-	}
-	op.used++
-	return op.parts[op.used-1]
-}
-
-// Read reads n bytes at off; vec is lent until Release. What is cached is
+// Read reads n bytes at off; vec is lent until Release. What is cached here is
 // served before Read returns.
 func (v *Volume) Read(off uint64, n int, done func(vec [][]byte, loan any, err error)) {
 	st := v.state.Load()
@@ -63,79 +41,73 @@ func (v *Volume) Read(off uint64, n int, done func(vec [][]byte, loan any, err e
 		return
 	}
 	op := readOps.Get().(*readOp)
-	op.v, op.off, op.n, op.done, op.st = v, off, n, done, st
-	quiet := true
-	if spansOf(off, uint64(n)) > 1 {
-		op.stamp, quiet = v.joint.quiet()
-	}
-	if quiet {
-		op.start()
-	} else {
-		op.startLocked()
-	}
+	op.v, op.off, op.n, op.done = v, off, n, done
+	op.start(st)
 	v.prefetch(st, off, n)
-	if quiet {
-		op.finish()
-	}
+	op.finish()
 }
 
-// start reads the parts; finish is to be called once more than they do.
-func (op *readOp) start() {
-	v := op.v
-	op.left.Store(int32(spansOf(op.off, uint64(op.n))) + 1)
+// start reads the pieces; finish is to be called once more than they do. Whole
+// blocks are read, so that their checksums go all the way.
+func (op *readOp) start(st *volumeState) {
+	const bs = placement.BlockSize
 	for at, left := op.off, uint64(op.n); left > 0; {
 		s := spanAt(at, left)
-		x := op.part()
-		x.Family, x.Lineage, x.Chunk, x.First, x.Count = v.family, op.st.lineage, s.chunk, s.first(), s.count()
-		v.c.brick.Read(&x.ReadOp)
 		at += uint64(s.bytes())
 		left -= uint64(s.bytes())
+		s.from, s.to = s.from/bs*bs, (s.to+bs-1)/bs*bs
+		p := op.v.newPiece(op, replica.Read, s)
+		p.slot = len(op.pieces)
+		op.pieces = append(op.pieces, p)
+		op.errs = append(op.errs, nil)
+	}
+	op.left.Store(int32(len(op.pieces)) + 1)
+	for _, p := range op.pieces {
+		p.startLocked(st, false)
 	}
 }
 
-// startLocked is start for a read that an atomic write of several chunks may
-// come across: it reads when nothing is being written there.
-func (op *readOp) startLocked() {
-	first, last := op.off/placement.ChunkSize, (op.off+uint64(op.n)-1)/placement.ChunkSize
-	op.v.locks.acquireLong(placement.Chunk(first), placement.Chunk(last), func(l *longLock) {
-		op.lock = l
-		op.start()
-		op.finish()
-	})
-}
-
-// prefetch reads ahead if off continues a stream.
+// prefetch reads ahead if off continues a stream: what this node itself keeps.
 func (v *Volume) prefetch(st *volumeState, off uint64, n int) {
+	h := v.c.here.Load()
 	from, to := v.ahead.note(off, n, st.size)
+	if from >= to || h == nil {
+		return
+	}
 	for c := from; c < to; c++ {
-		v.c.brick.Prefetch(v.family, st.lineage, c)
+		if r := st.routes.of(v.family, c); r.holds(v.c.self) {
+			h.Prefetch(placement.Key{Family: v.family, Node: st.node, Chunk: c})
+		}
 	}
 }
 
-// finish counts a part as done; the last one ends the read.
+func (op *readOp) pieceDone(p *piece, err error, givenUp bool) {
+	slot := p.slot // p may be used again once it is out of here
+	op.errs[slot] = err
+	if givenUp {
+		op.pieces[slot] = nil
+	}
+	op.finish()
+}
+
+// finish counts a piece as done; the last one ends the read.
 func (op *readOp) finish() {
 	if op.left.Add(-1) != 0 {
 		return
 	}
 	v, done := op.v, op.done
-	switch {
-	case op.lock != nil:
-		v.locks.releaseLong(op.lock)
-		op.lock = nil
-	case op.used > 1 && v.joint.begun.Load() != op.stamp:
-		op.drop() // some of the parts may be of before, others of after
-		op.startLocked()
-		return
-	}
-	if err := op.error(); err != nil {
-		op.recycle()
-		done(nil, nil, err)
-		v.busy.end()
-		return
+	for _, err := range op.errs {
+		if err != nil { // the first, in order of offset
+			err = clip(err, op.off)
+			op.recycle()
+			done(nil, nil, err)
+			v.busy.end()
+			return
+		}
 	}
 	skip, left := int(op.off%placement.BlockSize), op.n
-	for _, x := range op.parts[:op.used] {
-		for _, ref := range x.Bufs {
+	for _, p := range op.pieces {
+		for _, ref := range p.Bufs {
 			b := ref.Bytes()[skip:]
 			b = b[:min(len(b), left)]
 			op.vec = append(op.vec, b)
@@ -147,16 +119,6 @@ func (op *readOp) finish() {
 	v.busy.end()
 }
 
-// error is that of the first part that failed, in order of offset.
-func (op *readOp) error() error {
-	for _, x := range op.parts[:op.used] {
-		if x.Err != nil {
-			return op.v.fault(x.Err, op.off)
-		}
-	}
-	return nil
-}
-
 // release ends the loan.
 func (op *readOp) release() {
 	if !op.lent.CompareAndSwap(true, false) {
@@ -165,18 +127,16 @@ func (op *readOp) release() {
 	op.recycle()
 }
 
-// drop gives up what the parts have read.
-func (op *readOp) drop() {
-	for _, x := range op.parts[:op.used] {
-		x.Bufs.Release()
-		x.Err, x.Lineage = nil, nil
-	}
-	op.used = 0
-}
-
 func (op *readOp) recycle() {
-	op.drop()
+	for _, p := range op.pieces {
+		if p != nil {
+			p.free()
+		}
+	}
 	clear(op.vec)
-	op.vec, op.v, op.done, op.st = op.vec[:0], nil, nil, nil
+	clear(op.pieces)
+	clear(op.errs)
+	op.vec, op.pieces, op.errs = op.vec[:0], op.pieces[:0], op.errs[:0]
+	op.v, op.done = nil, nil
 	readOps.Put(op)
 }

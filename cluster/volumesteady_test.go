@@ -3,39 +3,41 @@ package cluster
 import (
 	"testing"
 
-	"petal/cluster/brick"
+	"petal/cluster/replica"
+	"petal/cluster/wire"
 	"petal/placement"
 )
 
-// steadyBrick answers at once and allocates nothing, so that what is measured
+// steadyMember answers at once and allocates nothing, so that what is measured
 // is the Volume: every read is of one lent block run, every write vanishes.
-type steadyBrick struct {
-	*fakeBrick
-	journal chan *brick.Record
+type steadyMember struct {
+	*fakeMember
+	journal chan *replica.Op
 }
 
-func newSteady(f *fakeBrick) *steadyBrick {
-	s := &steadyBrick{f, make(chan *brick.Record, 256)}
+func newSteady(f *fakeMember) *steadyMember {
+	s := &steadyMember{f, make(chan *replica.Op, 256)}
 	go func() {
-		for r := range s.journal {
-			r.Done(r, nil)
+		for op := range s.journal {
+			op.Status = wire.OK
+			op.Done(op)
 		}
 	}()
 	f.t.Cleanup(func() { close(s.journal) })
 	return s
 }
 
-func (s *steadyBrick) Append(r *brick.Record) error {
-	s.journal <- r
-	return nil
-}
-func (s *steadyBrick) Commit(*brick.Record) {}
-func (s *steadyBrick) Read(op *brick.ReadOp) {
-	op.Bufs, op.Err = op.Bufs[:0], nil
-	op.Bufs.Add(s.pool.Zero(), op.First*placement.BlockSize, op.Count*placement.BlockSize)
+func (s *steadyMember) Do(op *replica.Op) {
+	if op.Kind != replica.Read {
+		s.journal <- op
+		return
+	}
+	op.Status, op.Bufs = wire.OK, op.Bufs[:0]
+	op.Bufs.Add(s.pool.Zero(), int(op.From), int(op.To-op.From))
 	op.Done(op)
 }
-func (s *steadyBrick) Prefetch(placement.Family, []placement.Node, placement.Chunk) {}
+
+func (s *steadyMember) Prefetch(placement.Key) {}
 
 func BenchmarkVolume(b *testing.B) {
 	for _, x := range []struct {

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"petal/cluster/cache"
+	"petal/cluster/replica"
 	"petal/placement"
 )
 
@@ -20,16 +20,14 @@ type writeOp struct {
 	off    uint64
 	n      int
 	vec    [][]byte // what is lent
-	pieces []*piece
+	pieces []*piece // one that was given up is nil
 	done   func(error)
 	lent   atomic.Bool
 
-	left  atomic.Int32 // pieces not settled, and one while they are being started
-	users atomic.Int32 // pieces not freed, and one until done has been called
-	err   atomic.Pointer[error]
+	left atomic.Int32 // pieces not done, and one while they are being started
+	err  atomic.Pointer[error]
 
-	caw   compareAndWrite
-	joint joint
+	caw func(miscompare int, err error) // done of a compare and write
 }
 
 var writeOps = sync.Pool{New: func() any { return new(writeOp) }}
@@ -40,15 +38,17 @@ func (v *Volume) newWriteOp(off uint64, n int) *writeOp {
 	return op
 }
 
-// recycle puts op back when nobody uses it or its pieces any more.
+// recycle puts op back when its pieces are its own again.
 func (op *writeOp) recycle() {
-	for i, p := range op.pieces {
-		p.free()
-		op.pieces[i] = nil
+	for _, p := range op.pieces {
+		if p != nil {
+			p.free()
+		}
 	}
 	clear(op.vec)
+	clear(op.pieces)
 	op.pieces, op.vec = op.pieces[:0], op.vec[:0]
-	op.v, op.done, op.caw, op.joint.lock = nil, nil, compareAndWrite{}, nil
+	op.v, op.done, op.caw = nil, nil, nil
 	op.err.Store(nil)
 	writeOps.Put(op)
 }
@@ -66,11 +66,12 @@ func (v *Volume) Reserve(off uint64, n int) (vec [][]byte, loan any, err error) 
 	op := v.newWriteOp(off, n)
 	for left := uint64(n); left > 0; {
 		s := spanAt(off, left)
-		p := v.newPiece(op, pieceWrite, s)
-		p.buf = v.c.pool.Get(s.count() * placement.BlockSize)
+		p := v.newPiece(op, replica.Write, s)
+		p.slot = len(op.pieces)
+		p.Buf = v.c.pool.Get(s.count() * placement.BlockSize)
 		op.pieces = append(op.pieces, p)
 		from := s.from % placement.BlockSize
-		op.vec = append(op.vec, p.buf.Bytes()[from:from+s.bytes()])
+		op.vec = append(op.vec, p.Buf.Bytes()[from:from+s.bytes()])
 		off += uint64(s.bytes())
 		left -= uint64(s.bytes())
 	}
@@ -82,17 +83,8 @@ func (v *Volume) Reserve(off uint64, n int) (vec [][]byte, loan any, err error) 
 // write cache, done(nil) means durable.
 func (v *Volume) Write(loan any, fua bool, done func(error)) {
 	op := loan.(*writeOp)
-	if st := op.begin(done); st != nil {
-		op.start(st, st.writeBack && !fua)
-	}
-}
-
-// begin takes a loan over for writing and makes the checksums. If it returns
-// nil, the command has ended.
-func (op *writeOp) begin(done func(error)) *volumeState {
 	op.taken()
 	op.done = done
-	v := op.v
 	st := v.state.Load()
 	err := v.checkWrite(st, op.off, uint64(op.n)) // it may have changed since Reserve
 	if err == nil && !v.busy.begin() {
@@ -101,21 +93,12 @@ func (op *writeOp) begin(done func(error)) *volumeState {
 	if err != nil {
 		op.recycle()
 		done(err)
-		return nil
+		return
 	}
 	for _, p := range op.pieces {
-		first, count := 0, p.span.count()
-		if p.span.head() {
-			first++
-		}
-		if p.span.tail() && first < count {
-			count--
-		}
-		if first < count { // blocks that are completed later are summed then
-			sum(p.buf, &p.rec, first, count-first)
-		}
+		p.sum()
 	}
-	return st
+	op.start(st, st.writeBack && !fua)
 }
 
 // taken ends the time in which op is the borrower's.
@@ -127,61 +110,41 @@ func (op *writeOp) taken() {
 
 // start sets all pieces going.
 func (op *writeOp) start(st *volumeState, lazy bool) {
-	n := int32(len(op.pieces))
-	op.left.Store(n + 1)
-	op.users.Store(n + 1)
-	id := op.v.c.opID()
-	for _, p := range op.pieces {
-		p.start(st, id, lazy)
+	op.left.Store(int32(len(op.pieces)) + 1)
+	for i := range op.pieces {
+		op.pieces[i].start(st, lazy)
 	}
 	op.settle()
 }
 
-func (op *writeOp) pieceSettled(_ *piece, err error) {
+func (op *writeOp) pieceDone(p *piece, err error, givenUp bool) {
 	if err != nil {
 		first := err // so that err itself stays off the heap
 		op.err.CompareAndSwap(nil, &first)
 	}
+	if givenUp {
+		op.pieces[p.slot] = nil
+	}
 	op.settle()
 }
 
-// settle counts a piece as settled; the last one ends the command.
+// settle counts a piece as done; the last one ends the command.
 func (op *writeOp) settle() {
 	if op.left.Add(-1) != 0 {
 		return
 	}
 	var err error
 	if e := op.err.Load(); e != nil {
-		err = *e
+		err = clip(*e, op.off)
 	}
-	if op.joint.lock != nil {
-		op.leave()
-	}
-	if op.caw.done != nil {
-		op.caw.finish(err)
+	v := op.v
+	if op.caw != nil {
+		op.compared(err)
 	} else {
 		op.done(err)
 	}
-	op.unuse()
-}
-
-func (op *writeOp) pieceFreed(*piece) { op.unuse() }
-
-// unuse gives op up for one of its users.
-func (op *writeOp) unuse() {
-	if op.users.Add(-1) == 0 {
-		v := op.v
-		op.recycle()
-		v.busy.end()
-	}
-}
-
-// fillIn decides what a piece that replaces blocks writes.
-func (op *writeOp) fillIn(p *piece, blocks cache.Refs) bool {
-	if op.caw.done != nil {
-		return op.caw.fillIn(p, blocks)
-	}
-	return zeroEdge(p, blocks)
+	op.recycle()
+	v.busy.end()
 }
 
 // Release gives back what Read or Reserve lent.

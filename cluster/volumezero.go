@@ -1,10 +1,11 @@
 package cluster
 
 import (
-	"sync/atomic"
+	"sync"
+	"time"
 
-	"petal/cluster/brick"
-	"petal/cluster/cache"
+	"petal/cluster/replica"
+	"petal/cluster/wire"
 	"petal/placement"
 )
 
@@ -13,11 +14,8 @@ const (
 	// single pieces. Beyond, it takes one lock for all and looks for data first.
 	zeroChunksMax = 64
 
-	// zeroInFlight is how many records a long Zero keeps going at once.
+	// zeroInFlight is how many pieces a long Zero keeps going at once.
 	zeroInFlight = 32
-
-	// zeroLookup is how many chunks with data a long Zero looks up at once.
-	zeroLookup = 1024
 )
 
 // Zero makes n bytes at off read as zeros, and as far as they are whole 4 KiB
@@ -35,7 +33,7 @@ func (v *Volume) Zero(off, n uint64, unmap bool, done func(error)) {
 		return
 	}
 	if spansOf(off, n) > zeroChunksMax {
-		v.zeroLong(st, off, n, done)
+		v.zeroLong(st, off, n, false, done)
 		return
 	}
 	op := v.newWriteOp(off, 0)
@@ -43,8 +41,10 @@ func (v *Volume) Zero(off, n uint64, unmap bool, done func(error)) {
 	for n > 0 {
 		s := spanAt(off, n)
 		for _, part := range zeroParts(s) {
-			if part.span.bytes() > 0 {
-				op.pieces = append(op.pieces, v.newPiece(op, part.kind, part.span))
+			if part.bytes() > 0 {
+				p := v.newPiece(op, replica.Zero, part)
+				p.slot = len(op.pieces)
+				op.pieces = append(op.pieces, p)
 			}
 		}
 		off += uint64(s.bytes())
@@ -53,160 +53,208 @@ func (v *Volume) Zero(off, n uint64, unmap bool, done func(error)) {
 	op.start(st, st.writeBack)
 }
 
-// zeroPart is a part of a span to be zeroed.
-type zeroPart struct {
-	kind pieceKind
-	span span
-}
-
 // zeroParts cuts a span into its first block, if only part of that is in it,
-// its whole blocks, and its last block likewise. Parts may be empty.
-func zeroParts(s span) (parts [3]zeroPart) {
+// its whole blocks, and its last block likewise: whole blocks need no look at
+// what is there. Parts may be empty.
+func zeroParts(s span) (parts [3]span) {
 	const bs = placement.BlockSize
 	from, to := (s.from+bs-1)/bs*bs, s.to/bs*bs
 	if from > to { // within one block
-		return [3]zeroPart{{pieceReplace, s}}
+		return [3]span{s}
 	}
-	return [3]zeroPart{
-		{pieceReplace, span{s.chunk, s.from, from}},
-		{pieceZero, span{s.chunk, from, to}},
-		{pieceReplace, span{s.chunk, to, s.to}},
-	}
+	return [3]span{{s.chunk, s.from, from}, {s.chunk, from, to}, {s.chunk, to, s.to}}
 }
 
-// zeroEdge zeroes part of a block, if it isn't zero yet.
-func zeroEdge(p *piece, blocks cache.Refs) bool {
-	from := p.span.from % placement.BlockSize
-	to := from + p.span.bytes()
-	old := blocks[0].Bytes()
-	if onlyZeros(old[from:to]) {
-		return false
-	}
-	if onlyZeros(old[:from]) && onlyZeros(old[to:]) {
-		p.kind = pieceZero // nothing is left in the block
-		return true
-	}
-	p.buf = p.v.c.pool.Get(placement.BlockSize)
-	mem := p.buf.Bytes()
-	copy(mem, old)
-	clear(mem[from:to])
-	sum(p.buf, &p.rec, 0, 1)
-	return true
-}
-
-// longZero is a Zero of many chunks. It holds all of them locked and skips
-// what was never written; one goroutine issues its records, a few at a time.
+// longZero is a Zero of many chunks. It holds all of them locked and skips what
+// was never written: it asks the head of each link for chunks with data, and
+// zeroes them. Should a head move meanwhile, it begins again, and finds what the
+// old one may not have told any more.
+//
+//	edges -> [ask link 0 -> zero what it has] ... -> [ask link n ...] -> done
+//	              ^                                        |
+//	              '------------- routes changed -----------'
 type longZero struct {
-	v     *Volume
-	st    *volumeState
-	off   uint64
-	n     uint64
-	id    brick.OpID
-	lazy  bool
-	done  func(error)
-	lock  *longLock
-	room  chan struct{} // a token per record in flight
-	left  atomic.Int32  // pieces not settled, and one while they are being issued
-	users atomic.Int32  // pieces not freed, and one until done has been called
-	err   atomic.Pointer[error]
+	v      *Volume
+	st     *volumeState
+	off, n uint64
+	beyond bool // it lies beyond the disk's end
+	lazy   bool
+	done   func(error)
+	lock   *longLock
+	since  time.Duration
+
+	mu      sync.Mutex
+	running bool   // someone works on steps
+	steps   int    // events to work on
+	flying  int    // pieces under way
+	queue   []span // to be zeroed
+	asking  bool
+	err     error
+
+	first, last placement.Chunk // whole chunks
+	routes      *routes         // that this pass goes by
+	link        int             // of routes, that is looked at
+	at          placement.Chunk // of it, where to go on
 }
 
-func (v *Volume) zeroLong(st *volumeState, off, n uint64, done func(error)) {
-	z := &longZero{
-		v: v, st: st, off: off, n: n, id: v.c.opID(), lazy: st.writeBack, done: done,
-		room: make(chan struct{}, zeroInFlight),
-	}
-	z.left.Store(1)
-	z.users.Store(1)
+// zeroLong zeroes [off, off+n).
+func (v *Volume) zeroLong(st *volumeState, off, n uint64, beyond bool, done func(error)) {
+	z := &longZero{v: v, st: st, off: off, n: n, beyond: beyond, lazy: st.writeBack, done: done, since: v.c.clock.Now()}
 	first, last := placement.Chunk(off/placement.ChunkSize), placement.Chunk((off+(n-1))/placement.ChunkSize)
 	v.locks.acquireLong(first, last, func(l *longLock) {
 		z.lock = l
-		go z.run(first, last)
+		z.edges(first, last)
+		z.begin()
+		z.step()
 	})
 }
 
-// run zeroes the edges, then each chunk that has data.
-func (z *longZero) run(first, last placement.Chunk) {
+// edges queues the first and the last chunk if they are only touched in part.
+func (z *longZero) edges(first, last placement.Chunk) {
 	head := spanAt(z.off, z.n)
 	if head.bytes() < placement.ChunkSize {
-		z.zero(head)
+		z.add(head)
 		first++
 	}
-	if end := z.off + z.n; end%placement.ChunkSize != 0 {
-		z.zero(span{last, 0, int(end % placement.ChunkSize)})
+	if end := z.off + z.n; end%placement.ChunkSize != 0 && last >= first {
+		z.add(span{last, 0, int(end % placement.ChunkSize)})
 		last--
 	}
-	z.chunks(first, last)
-	z.settle()
+	z.first, z.last = first, last
 }
 
-// chunks zeroes those whole chunks from first to last that have data.
-func (z *longZero) chunks(first, last placement.Chunk) {
-	dst := make([]placement.Chunk, 0, zeroLookup)
-	for first <= last && z.err.Load() == nil {
-		found, err := z.v.c.brick.Mapped(z.v.family, first, last, dst)
-		if err != nil {
-			err = z.v.fault(err, z.off)
-			z.err.CompareAndSwap(nil, &err)
-			return
-		}
-		for _, c := range found {
-			z.zero(span{c, 0, placement.ChunkSize})
-		}
-		if len(found) < zeroLookup {
-			return
-		}
-		first = found[len(found)-1] + 1
-	}
-}
-
-// zero issues the pieces for a span.
-func (z *longZero) zero(s span) {
+func (z *longZero) add(s span) {
 	for _, part := range zeroParts(s) {
-		if part.span.bytes() == 0 {
-			continue
+		if part.bytes() > 0 {
+			z.queue = append(z.queue, part)
 		}
-		z.room <- struct{}{}
-		z.left.Add(1)
-		z.users.Add(1)
-		z.v.newPiece(z, part.kind, part.span).startLocked(z.st, z.id, z.lazy)
 	}
 }
 
-func (z *longZero) fillIn(p *piece, blocks cache.Refs) bool { return zeroEdge(p, blocks) }
-
-func (z *longZero) pieceSettled(_ *piece, err error) {
-	if err != nil {
-		first := err // so that err itself stays off the heap
-		z.err.CompareAndSwap(nil, &first)
+// begin starts a pass over all links.
+func (z *longZero) begin() {
+	z.routes = z.v.state.Load().routes
+	z.link, z.at = 0, z.first
+	if z.first > z.last { // nothing but edges
+		z.link = len(z.routes.links)
 	}
-	<-z.room
-	z.settle()
 }
 
-func (z *longZero) pieceFreed(p *piece) {
-	p.free()
-	z.unuse()
-}
-
-// settle counts a piece as settled; the last one ends the command.
-func (z *longZero) settle() {
-	if z.left.Add(-1) != 0 {
+// step works until there is nothing to do but wait. Answers that come while
+// somebody works, from inside what it calls too, are left to that one.
+func (z *longZero) step() {
+	z.mu.Lock()
+	z.steps++
+	if z.running {
+		z.mu.Unlock()
 		return
 	}
-	z.v.locks.releaseLong(z.lock)
-	var err error
-	if e := z.err.Load(); e != nil {
-		err = *e
+	z.running = true
+	for z.steps > 0 {
+		z.steps = 0
+		for do := z.next(); do != nil; do = z.next() {
+			z.mu.Unlock()
+			do()
+			z.mu.Lock()
+		}
 	}
-	z.done(err)
-	z.unuse()
-}
-
-func (z *longZero) unuse() {
-	if z.users.Add(-1) == 0 {
+	z.running = false
+	end := z.flying == 0 && !z.asking && z.done != nil && (z.err != nil || len(z.queue) == 0 && z.looked())
+	done := z.done
+	if end {
+		z.done = nil
+	}
+	z.mu.Unlock()
+	if end {
+		z.v.locks.releaseLong(z.lock)
+		done(z.err)
 		z.v.busy.end()
 	}
+}
+
+// next returns what can be done now, or nil. The lock is held.
+func (z *longZero) next() func() {
+	switch {
+	case z.err != nil || z.flying >= zeroInFlight:
+		return nil
+	case len(z.queue) > 0:
+		p := z.v.newPiece(z, replica.Zero, z.queue[0])
+		z.queue = z.queue[1:]
+		z.flying++
+		return func() { p.startLocked(z.st, z.lazy) }
+	case z.asking || z.looked() || z.flying > 0:
+		return nil
+	}
+	z.asking = true
+	r, key := &z.routes.links[z.link], placement.Key{Family: z.v.family, Node: z.st.node, Chunk: z.at}
+	return func() { z.v.c.mapped(r, key, z.last, z.found) }
+}
+
+// looked reports whether every link has been looked at.
+func (z *longZero) looked() bool { return z.link == len(z.routes.links) }
+
+// found gets an answer.
+func (z *longZero) found(chunks []replica.MappedChunk, more bool, status wire.Status) {
+	z.mu.Lock()
+	if status != wire.OK {
+		z.retry(status)
+		return
+	}
+	z.asking = false
+	for _, c := range chunks {
+		if c.Chunk >= z.at && c.Chunk <= z.last {
+			z.queue = append(z.queue, span{c.Chunk, 0, placement.ChunkSize})
+		}
+	}
+	if n := len(chunks); more && n > 0 && chunks[n-1].Chunk < z.last {
+		z.at = chunks[n-1].Chunk + 1
+	} else {
+		z.link, z.at = z.link+1, z.first
+	}
+	if now := z.v.state.Load().routes; z.looked() && !now.same(z.routes) {
+		z.begin()
+	}
+	z.mu.Unlock()
+	z.step()
+}
+
+// retry asks again a little later, for as long as a command may live. It
+// unlocks.
+func (z *longZero) retry(status wire.Status) {
+	c := z.v.c
+	alone := z.routes.only(c.self)
+	if c.clock.Now()-z.since >= c.times.Command*ageMax/ageTicks || status == wire.Failed && alone {
+		z.asking, z.err = false, &unreachableError{statusError(status)}
+		z.mu.Unlock()
+		z.step()
+		return
+	}
+	z.mu.Unlock()
+	c.clock.AfterFunc(retryMax, func() {
+		z.mu.Lock()
+		if !z.v.state.Load().routes.same(z.routes) {
+			z.begin()
+		}
+		z.asking = false
+		z.mu.Unlock()
+		z.step()
+	})
+}
+
+func (z *longZero) pieceDone(p *piece, err error, givenUp bool) {
+	z.mu.Lock()
+	z.flying--
+	if err != nil && z.err == nil {
+		z.err = err
+	}
+	if z.err == nil {
+		z.since = z.v.c.clock.Now() // it gets on
+	}
+	z.mu.Unlock()
+	if !givenUp {
+		p.free()
+	}
+	z.step()
 }
 
 // trimBeyondEnd gives back what lies beyond the end of the disk, after it has
@@ -221,5 +269,5 @@ func (v *Volume) trimBeyondEnd(done func(error)) {
 	if st.size == 0 { // 2^64 bytes at 0 have no length that fits
 		panic("cluster: a disk without size")
 	}
-	v.zeroLong(st, st.size, -st.size, done)
+	v.zeroLong(st, st.size, -st.size, true, done)
 }

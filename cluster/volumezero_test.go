@@ -2,11 +2,9 @@ package cluster
 
 import (
 	"bytes"
-	"errors"
 	"math/rand/v2"
 	"testing"
 
-	"petal/cluster/brick"
 	"petal/placement"
 )
 
@@ -52,12 +50,12 @@ func TestLongZeroInOrder(t *testing.T) {
 func TestZeroOfNothingWritesNothing(t *testing.T) {
 	f := newFake(t)
 	v := testVolume(f, 1<<30, 512, false)
-	if err := <-zero(v, 512, 1024); err != nil || f.appends != 0 {
-		t.Errorf("part of a block in a hole: %v, %d records", err, f.appends)
+	if err := <-zero(v, 512, 1024); err != nil || f.records != 0 {
+		t.Errorf("part of a block in a hole: %v, %d records", err, f.records)
 	}
 	// One record is for the whole blocks of the first chunk, which is not looked up.
-	if err := <-zero(v, 512, 1<<30-512); err != nil || f.appends > 1 {
-		t.Errorf("a long hole: %v, %d records", err, f.appends)
+	if err := <-zero(v, 512, 1<<30-512); err != nil || f.records > 1 {
+		t.Errorf("a long hole: %v, %d records", err, f.records)
 	}
 	if err := <-write(v, 4096, pattern(1, 512), false); err != nil {
 		t.Fatal(err)
@@ -105,22 +103,6 @@ func TestTrimBeyondTheEndOfATinyDisk(t *testing.T) {
 	}
 }
 
-// TestLostRecordIsRemembered: the brick goes on, but one lazy record of this
-// volume did not make it.
-func TestLostRecordIsRemembered(t *testing.T) {
-	f := newFake(t)
-	v := testVolume(f, 1<<20, 4096, true)
-	if err := <-write(v, 0, pattern(1, 4096), false); err != nil {
-		t.Fatal(err)
-	}
-	r := f.lazy[0]
-	f.lazy = nil
-	r.Done(r, errors.New("lost"))
-	if err := <-flush(v); err == nil {
-		t.Error("flush says that everything is durable")
-	}
-}
-
 // TestProvisionedTwin compares with a slow look at every block.
 func TestProvisionedTwin(t *testing.T) {
 	const blocks = 20 * placement.BlocksPerChunk
@@ -155,5 +137,3 @@ func TestProvisionedTwin(t *testing.T) {
 		}
 	}
 }
-
-var _ store = (*brick.Brick)(nil)

@@ -1,0 +1,191 @@
+package cluster
+
+import (
+	"sync/atomic"
+	"time"
+
+	"petal/cluster/wire"
+	"petal/placement"
+)
+
+// Where a read goes (DESIGN H): to the copy in sync that will probably answer
+// first, by what this node has outstanding there, the length of the queue that
+// the server reported last, and the time that it takes for one. So a server
+// with a failed neighbour passes on the reads that others can serve, and these
+// pass on theirs.
+const (
+	hop        = 50 * time.Microsecond // a remote copy must be better by that
+	probeEvery = 50                    // of so many reads one goes to any copy
+	slowFactor = 4                     // slower than its twin by that: no reads for shunTime
+	slowLeast  = 20 * time.Millisecond
+	shunTime   = time.Second
+)
+
+// copyTable is what is known about servers that hold copies.
+type copyTable struct {
+	servers atomic.Pointer[[]*copyState] // by server id
+	reads   atomic.Uint64
+}
+
+// copyState is one server's. Times are nanoseconds.
+type copyState struct {
+	up      atomic.Bool
+	own     atomic.Int32  // reads of this node that it has
+	queue   atomic.Uint32 // as it reported last
+	service atomic.Int64  // of a read, a moving average
+	high    atomic.Int64  // p99, roughly
+	shunned atomic.Int64  // until then
+}
+
+// serversMax bounds the ids that are looked after: those of a cluster are small.
+const serversMax = 1 << 16
+
+// grow makes room for the servers of a state. One call at a time.
+func (t *copyTable) grow(ids []placement.Server) {
+	var list []*copyState
+	if old := t.servers.Load(); old != nil {
+		list = append(list, *old...)
+	}
+	for _, id := range ids {
+		for int(id) >= len(list) && id < serversMax {
+			list = append(list, new(copyState))
+		}
+	}
+	t.servers.Store(&list)
+}
+
+// of returns what is known about a server, or nil.
+func (t *copyTable) of(id placement.Server) *copyState {
+	list := t.servers.Load()
+	if list == nil || int(id) >= len(*list) {
+		return nil
+	}
+	return (*list)[id]
+}
+
+func (t *copyTable) setUp(id placement.Server, up bool) {
+	if s := t.of(id); s != nil {
+		s.up.Store(up)
+		if !up {
+			s.queue.Store(0)
+		}
+	}
+}
+
+// note takes down what a server says of itself.
+func (t *copyTable) note(id placement.Server, l wire.Load) {
+	if s := t.of(id); s != nil {
+		s.queue.Store(l.Queue)
+	}
+}
+
+// begin and end count a read's attempt. A cached local read ends at once and is
+// not timed.
+func (t *copyTable) begin(p *piece) {
+	if p.writes() || p.cancelling {
+		return
+	}
+	if s := t.of(p.server); s != nil {
+		s.own.Add(1)
+	}
+	if p.server != p.v.c.self {
+		p.sent = p.v.c.clock.Now()
+	}
+}
+
+func (t *copyTable) end(p *piece, c *coordinator, ok bool) {
+	if p.writes() || p.cancelling {
+		return
+	}
+	s := t.of(p.server)
+	if s == nil {
+		return
+	}
+	s.own.Add(-1)
+	if p.server == c.self {
+		s.queue.Store(p.Load.Queue)
+	}
+	if p.sent == 0 {
+		return
+	}
+	took := int64(c.clock.Now() - p.sent)
+	p.sent = 0
+	if ok {
+		s.took(took)
+	}
+}
+
+// took averages a service time in. Races between readers lose a sample.
+func (s *copyState) took(ns int64) {
+	old := s.service.Load()
+	s.service.Store(old + (ns-old)/8)
+	high := s.high.Load()
+	if ns > high {
+		s.high.Store(high + (ns-high)/8)
+	} else {
+		s.high.Store(high - (high-ns)/800)
+	}
+}
+
+// estimate is how long a read would take there, in nanoseconds.
+func (s *copyState) estimate() int64 {
+	return (int64(s.own.Load()) + int64(s.queue.Load()) + 1) * s.service.Load()
+}
+
+// choose returns the server that a read goes to.
+func (c *coordinator) choose(p *piece, r *route) placement.Server {
+	t := &c.copies
+	n := t.reads.Add(1)
+	if r.InSync.Len() == 1 {
+		return r.servers[r.InSync.First()]
+	}
+	probe := n%probeEvery == 0
+	now := time.Duration(0)
+	best, least := placement.Server(0), int64(0)
+	for i, id := range r.servers {
+		s := t.of(id)
+		if !r.InSync.Has(placement.Member(i)) || s == nil || id == p.shun || id != c.self && !s.up.Load() {
+			continue
+		}
+		e := s.estimate()
+		if id != c.self {
+			e += int64(hop)
+		}
+		if until := s.shunned.Load(); until != 0 {
+			if now == 0 {
+				now = c.clock.Now()
+			}
+			if time.Duration(until) > now {
+				e += int64(time.Hour)
+			} else {
+				s.shunned.CompareAndSwap(until, 0)
+			}
+		}
+		if probe && e < int64(time.Hour) { // the worst is whom least is known about
+			e = -e
+		}
+		if best == 0 || e < least {
+			best, least = id, e
+		}
+	}
+	if best == 0 { // nobody is left to try: begin again
+		p.shun = 0
+		return r.head()
+	}
+	c.shunSlow(r, best)
+	return best
+}
+
+// shunSlow takes the reads from a copy that takes far longer than its twin.
+func (c *coordinator) shunSlow(r *route, best placement.Server) {
+	twin := c.copies.of(best)
+	for i, id := range r.servers {
+		s := c.copies.of(id)
+		if id == best || s == nil || !r.InSync.Has(placement.Member(i)) || s.shunned.Load() != 0 {
+			continue
+		}
+		if took := s.service.Load(); took > slowFactor*twin.high.Load() && took > int64(slowLeast) {
+			s.shunned.Store(int64(c.clock.Now() + shunTime))
+		}
+	}
+}

@@ -1,0 +1,297 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"petal/cluster/brick"
+	"petal/cluster/meta"
+	"petal/cluster/meta/metapb"
+	"petal/cluster/replica"
+	"petal/placement"
+)
+
+// startRetry is how long a start waits before it asks again, when nobody could
+// answer.
+const startRetry = 200 * time.Millisecond
+
+// ask begins the start: it needs a state that is up to date, so that what the
+// brick says is held against what the cluster knows, and not against what this
+// server knew when it went down (R14).
+func (n *Node) ask() {
+	n.group.ReadIndexAsync(func(s *meta.State, err error) {
+		if err == nil && s.Server(n.self) == nil {
+			err = fmt.Errorf("server %d is not in the agreed state", n.self)
+			if s.ClusterID() != (meta.ID{}) {
+				n.fail(&meta.Error{Kind: meta.ErrNotFound, Thing: fmt.Sprintf("server %d", n.self), Why: "it is no member of the cluster any more", Advice: "let it join anew, with an empty directory and brick"})
+				return
+			}
+		}
+		if err != nil {
+			n.later(err, n.ask)
+			return
+		}
+		n.run(func() { n.start(s) })
+	})
+}
+
+// later tries a step of the start again.
+func (n *Node) later(why error, step func()) {
+	n.opt.Log.Info("the node cannot start yet", "reason", why)
+	n.env.Clock.AfterFunc(startRetry, func() {
+		if n.ctx.Err() == nil {
+			step()
+		}
+	})
+}
+
+// run runs what waits for the disk where nobody waits for it.
+func (n *Node) run(f func()) {
+	if n.env.Manual {
+		f()
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.closed {
+		n.busy.Go(f)
+	}
+}
+
+// start looks at the brick and asks for an incarnation.
+func (n *Node) start(s *meta.State) {
+	n.setPhase(starting)
+	cmd := &metapb.Start{Server: uint32(n.self), Release: meta.Release, Addresses: n.opt.addresses(), Portals: n.opt.Portals,
+		TimesPermille: n.opt.timesPermille(), AcceptLoss: n.opt.AcceptLoss}
+	var id brick.Identity
+	if !n.opt.Witness {
+		var err error
+		if id, err = n.identify(s, cmd); err != nil {
+			n.fail(fmt.Errorf("brick %s: %w", n.opt.Bricks[0].Path, err))
+			return
+		}
+	}
+	n.agree(cmd, id)
+}
+
+// agree gives this process its incarnation. The agreed state has it before the
+// brick does, so that a crash in between never makes the brick look newer.
+func (n *Node) agree(cmd *metapb.Start, id brick.Identity) {
+	n.ProposeAsync(command(cmd), func(s *meta.State, err error) {
+		switch {
+		case errors.Is(err, meta.ErrNoQuorum):
+			n.later(err, func() { n.agree(cmd, id) })
+		case err != nil:
+			n.fail(err)
+		default:
+			incarnation := s.Server(n.self).Incarnation
+			n.run(func() { n.serve(incarnation, id) })
+		}
+	})
+}
+
+// identify reads whose brick it is and what it bears witness of, and initializes
+// what is new. What the agreed state and the brick's superblock say of each other
+// has to fit (rule R14): a brick that is missing or foreign means that the disk
+// was replaced or is not mounted; the rest is judged by the state machine.
+func (n *Node) identify(s *meta.State, cmd *metapb.Start) (id brick.Identity, err error) {
+	o := n.brickOptions()
+	super, err := brick.Peek(o.FS)
+	if err != nil && !errors.Is(err, brick.ErrMissing) {
+		return id, err
+	}
+	srv := s.Server(n.self)
+	id = brick.Identity{Cluster: s.ClusterID(), Server: uint32(n.self)}
+	switch {
+	case super != nil && super.Cluster != id.Cluster:
+		return id, &meta.Error{Kind: meta.ErrInUse, Thing: fmt.Sprintf("brick %x", super.Brick), Why: fmt.Sprintf("it belongs to cluster %x, this node to %x", super.Cluster, id.Cluster),
+			Advice: "correct the path in the configuration, or give the node an empty directory"}
+	case super != nil && super.Server != id.Server:
+		return id, &meta.Error{Kind: meta.ErrInUse, Thing: fmt.Sprintf("brick %x", super.Brick), Why: fmt.Sprintf("it belongs to server %d, this is server %d", super.Server, id.Server),
+			Advice: "correct the path in the configuration, or give the node an empty directory"}
+	case super != nil && len(srv.Bricks) > 0 && srv.Bricks[0] != meta.ID(super.Brick) && !n.opt.AcceptLoss:
+		return id, &meta.Error{Kind: meta.ErrInvalid, Thing: fmt.Sprintf("brick %x", super.Brick), Why: fmt.Sprintf("this node's brick is %x", srv.Bricks[0][:]),
+			Advice: "correct the path in the configuration; `petal serve --accept-loss` takes an empty brick in place of one that is lost"}
+	case super != nil:
+		id.Brick = super.Brick
+		cmd.Witnessed = uint64(super.Incarnation)
+		for link, mark := range sortedLinks(super.Links) {
+			cmd.Links = append(cmd.Links, &metapb.SeenLink{Gmap: link.GMap, Position: link.Position, Ver: mark.Ver})
+		}
+	case len(srv.Bricks) > 0 && !n.opt.AcceptLoss:
+		return id, &meta.Error{Kind: meta.ErrNotFound, Thing: fmt.Sprintf("brick %x", srv.Bricks[0][:]), Why: "the node has kept its data there before",
+			Advice: "mount the disk that holds it, or correct the path in the configuration; if it is lost for good, `petal serve --accept-loss` begins with an empty one"}
+	default:
+		id.Brick = n.newID()
+		if err := brick.Create(o, id); err != nil {
+			return id, err
+		}
+	}
+	cmd.Bricks, cmd.HasWitness = [][]byte{id.Brick[:]}, true
+	return id, nil
+}
+
+func (n *Node) brickOptions() brick.Options {
+	b, e := n.opt.Bricks[0], n.env.Bricks[0]
+	o := brick.Options{FS: e.FS, MapFS: e.MapFS, Path: e.Path, Pool: n.pool, Cache: n.cache, JournalBytes: b.Journal, CapacityBytes: b.Capacity,
+		AcceptLoss: n.opt.AcceptLoss, HoldPrepared: true, OnFail: n.brickFailed, Manual: n.env.Manual, Now: n.brickClock(), Log: n.opt.Log.With("brick", b.Path)}
+	if n.opt.brick != nil {
+		n.opt.brick(&o)
+	}
+	return o
+}
+
+// brickClock is the calendar in a simulator, which has its own.
+func (n *Node) brickClock() func() time.Time {
+	if n.env.Manual {
+		return func() time.Time { return time.Unix(0, int64(n.env.Clock.Now())) }
+	}
+	return nil
+}
+
+// serve opens the brick under the process's incarnation and begins to serve.
+func (n *Node) serve(incarnation uint64, id brick.Identity) {
+	n.setPhase(opening)
+	if n.net != nil {
+		n.net.SetIncarnation(incarnation)
+	}
+	var h *here
+	if !n.opt.Witness {
+		s, err := n.openStorage(incarnation, id)
+		if err != nil {
+			n.fail(fmt.Errorf("brick %s: %w", n.opt.Bricks[0].Path, err))
+			return
+		}
+		h = &here{s.replica, s.brick}
+	}
+	n.mu.Lock()
+	if n.closed || n.failure != nil {
+		n.mu.Unlock()
+		return
+	}
+	n.phase, n.incarnation, n.recovery = serving, incarnation, n.env.Clock.Now()-n.began
+	close(n.ready)
+	n.mu.Unlock()
+	n.coord.start(incarnation, h)
+	n.group.Serve(incarnation)
+	n.confirm(incarnation)
+	n.resume()
+}
+
+// openStorage opens the brick and the replicas on it. Its superblock bears
+// witness of this start before anything is served.
+func (n *Node) openStorage(incarnation uint64, id brick.Identity) (*storage, error) {
+	o := n.brickOptions()
+	o.Cluster, o.Server = id.Cluster, id.Server
+	b, rec, err := brick.Open(o)
+	if err != nil {
+		return nil, err
+	}
+	n.opt.Log.Info("brick open", "took", rec.Took, "replayed", rec.Replayed, "verified", rec.Verified, "torn", rec.Torn, "lost", len(rec.Lost),
+		"prepared", len(rec.Prepared), "entries", rec.Entries)
+	if err := b.UpdateSuper(func(s *brick.Super) error { s.Incarnation = uint32(incarnation); return nil }); err != nil {
+		b.Close()
+		return nil, err
+	}
+	s := &storage{brick: b}
+	c := replica.Config{Self: n.self, Incarnation: incarnation, Store: b, Recovery: rec, Pool: n.pool, Cache: n.cache, Clock: n.env.Clock, Times: n.opt.Times,
+		Propose: n.proposeLink, Log: n.opt.Log}
+	if n.net != nil {
+		c.Transport = n.net
+	}
+	s.replica = replica.New(c)
+	n.applying.Lock()
+	defer n.applying.Unlock()
+	n.store.Store(s)
+	s.replica.Apply(n.State())
+	for _, p := range n.up.list() {
+		s.replica.Up(p.server, p.incarnation)
+	}
+	if l := n.leaseNow(); l.until != 0 {
+		s.replica.SetLease(l.until, l.index)
+	}
+	return s, nil
+}
+
+// confirm says that the brick bears witness of this start (R14).
+func (n *Node) confirm(incarnation uint64) {
+	if n.opt.Witness {
+		return
+	}
+	n.ProposeAsync(command(&metapb.Confirm{Server: uint32(n.self), Incarnation: incarnation}), func(_ *meta.State, err error) {
+		if errors.Is(err, meta.ErrNoQuorum) {
+			n.later(err, func() { n.confirm(incarnation) })
+		} else if err != nil {
+			n.opt.Log.Error("the start could not be confirmed", "error", err)
+		}
+	})
+}
+
+func (n *Node) setPhase(p phase) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.phase = p
+}
+
+// proposeLink has a change of a link agreed on. It is called again until the
+// change shows.
+func (n *Node) proposeLink(p replica.Proposal) {
+	// Whoever calls may be in the middle of being told something by the group.
+	n.env.Clock.AfterFunc(0, func() { n.proposeLinkNow(p) })
+}
+
+func (n *Node) proposeLinkNow(p replica.Proposal) {
+	gmap, pos, member := p.Link.GMap, p.Link.Position, uint32(p.Member)
+	var cmd *metapb.Command
+	switch p.Kind {
+	case replica.Rejoined:
+		cmd = command(&metapb.Rejoined{Gmap: gmap, Position: pos, Ver: p.Ver, Member: member})
+	case replica.Filled:
+		cmd = command(&metapb.Filled{Gmap: gmap, Position: pos, Member: member, Incarnation: n.incarnationNow()})
+	case replica.Fenced:
+		cmd = command(&metapb.FenceConfirm{Gmap: gmap, Position: pos, Ver: p.Ver, Member: member})
+	case replica.Complain:
+		self, _ := n.State().MemberOf(p.Link, n.self)
+		n.group.Complain(p.Link, p.Ver, self, p.Member)
+		return
+	case replica.Reopen: // the same once more, under a new version
+		c := n.State().Link(p.Link)
+		if c.Ver != p.Ver {
+			return
+		}
+		cmd = command(&metapb.Reconfigure{Links: []*metapb.LinkChange{{Gmap: gmap, Position: pos, Ver: c.Ver, InSync: uint32(c.InSync), Head: uint32(c.Head), Reason: "a member has to begin again"}}})
+	}
+	n.ProposeAsync(cmd, func(_ *meta.State, err error) {
+		if err != nil {
+			n.opt.Log.Info("a change of a link was not agreed on", "link", p.Link, "change", p.Kind, "error", err)
+		}
+	})
+}
+
+func (n *Node) incarnationNow() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.incarnation
+}
+
+// brickFailed notes that the brick is gone for good. Status shows it; its links
+// go to other members.
+func (n *Node) brickFailed(err error) {
+	n.opt.Log.Error("brick failed; the node keeps serving what it can", "error", err)
+}
+
+// healthy says whether this server may ask for a lease: one must not outlive the
+// data path (DESIGN A.2).
+func (n *Node) healthy() bool { return true }
+
+// sortedLinks yields the marks of a superblock in order.
+func sortedLinks(m map[placement.LinkID]brick.LinkMark) func(func(placement.LinkID, brick.LinkMark) bool) {
+	return func(yield func(placement.LinkID, brick.LinkMark) bool) {
+		for _, id := range sortedKeys(m) {
+			if !yield(id, m[id]) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,119 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"petal/cluster/meta"
+	"petal/cluster/peer"
+	"petal/cluster/peer/pki"
+	"petal/cluster/times"
+	"petal/journal/vfs"
+	"petal/placement"
+)
+
+// ErrNoCluster says that a directory that is to be used with others belongs to
+// no cluster: Init makes one, Join joins one.
+var ErrNoCluster = errors.New("cluster: this server belongs to no cluster yet")
+
+// Open starts a node on its directory and bricks. Fresh ones are initialized if
+// the server is to be alone: a cluster of itself. A brick of another cluster,
+// one newer than the agreed state, a damaged state or directories in use by
+// another process are errors that say so.
+//
+// A server that is alone serves when Open returns. One that has others starts
+// when a majority of them can be reached: see Started and Ready. What is found
+// wrong only then is told by Failed.
+func Open(opt Options) (*Node, error) {
+	if err := opt.check(); err != nil {
+		return nil, err
+	}
+	env, id, err := realEnv(&opt)
+	if err != nil {
+		return nil, err
+	}
+	if opt.networked() {
+		if id == nil {
+			return nil, ErrNoCluster
+		}
+		env.Transport = transportOf(&opt, id)
+	}
+	return OpenWith(opt, env)
+}
+
+// realEnv is the machine. id is nil if the server is alone.
+func realEnv(opt *Options) (env Env, id *identity, err error) {
+	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
+		return env, nil, err
+	}
+	dir, err := vfs.NewOS(opt.Dir)
+	if err != nil {
+		return env, nil, err
+	}
+	env = Env{FS: dir, Clock: times.Real{}, Wall: time.Now, Rand: func(b []byte) { rand.Read(b) }}
+	for _, b := range opt.Bricks {
+		if err := os.MkdirAll(b.Path, 0o700); err != nil {
+			return env, nil, err
+		}
+		bfs, err := vfs.NewOS(b.Path)
+		if err != nil {
+			return env, nil, fmt.Errorf("brick %s: %w", b.Path, err)
+		}
+		if !bfs.Direct() {
+			opt.Log.Warn("the file system has no O_DIRECT: the brick goes through the page cache, with O_DSYNC", "brick", b.Path)
+		}
+		env.Bricks = append(env.Bricks, BrickEnv{FS: bfs, Path: b.Path})
+	}
+	id, err = readIdentity(dir)
+	return env, id, err
+}
+
+// transportOf returns what makes a real node's connections.
+func transportOf(opt *Options, id *identity) func(placement.Server, Handler) (Transport, error) {
+	return func(self placement.Server, h Handler) (Transport, error) {
+		own, err := pki.Load(filepath.Join(opt.Dir, "tls"))
+		if err != nil && !(opt.Plain && errors.Is(err, fs.ErrNotExist)) {
+			return nil, fmt.Errorf("certificate: %w", err)
+		}
+		n := h.(*Node)
+		o := peer.Options{
+			Cluster: id.Cluster, Self: self, Release: fmt.Sprint(meta.Release), TLS: own,
+			Plain: opt.Plain, Pool: n.pool, Handler: h, Joiner: joiner{n}, Clock: times.Real{}, Times: opt.Times, Log: opt.Log,
+		}
+		if opt.Listener != nil {
+			o.Listeners = []net.Listener{opt.Listener}
+		} else {
+			o.Listen = []string{opt.Listen}
+		}
+		if dial := opt.Dial; dial != nil {
+			o.Dial = func(ctx context.Context, addr string) (net.Conn, error) { return dial(ctx, "tcp", addr) }
+		}
+		p, err := peer.New(o)
+		if err != nil {
+			return nil, err
+		}
+		return &tcp{p}, nil
+	}
+}
+
+// tcp is package peer as a Transport.
+type tcp struct{ *peer.Peers }
+
+// SetPeers says who there is.
+func (t *tcp) SetPeers(list []Peer) {
+	out := make([]peer.Peer, len(list))
+	for i, p := range list {
+		out[i] = peer.Peer{Server: p.Server, Addrs: p.Addresses, Name: p.Name}
+	}
+	t.Peers.SetPeers(out)
+}
+
+// SetIncarnation lets the data classes connect.
+func (t *tcp) SetIncarnation(n uint64) { t.Start(n) }
