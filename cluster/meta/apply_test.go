@@ -138,6 +138,9 @@ func TestApply(t *testing.T) {
 		first := initCmd()
 		first.GetInit().Release = Release
 		s, replica := must(t, s, first), must(t, s, first)
+		for _, c := range []*metapb.Command{join("n2", nil), join("n3", nil), start(2), diskOf("d0", 1, "mirror"), diskOf("d1", 2, "mirror3")}[:d.n(0, 5, "beginning")] {
+			s, replica = must(t, s, c), must(t, replica, c)
+		}
 		s.conf = Conf{Voters: []placement.Server{1}}
 		replica.conf = s.conf
 		for range d.n(1, 80, "commands") {
@@ -214,6 +217,9 @@ func checkLinks(t *rapid.T, old, s *State) {
 			t.Fatalf("%v: members %#x of %#x and degraded since %v", id, l.InSync, all, l.Degraded)
 		}
 		was := old.LinkInfo(id)
+		if l.Ver != was.Ver && l.Fenced != 0 {
+			t.Fatalf("%v: a fence outlives its version: %+v", id, l)
+		}
 		if was.Ver > 0 && (l.Ver < was.Ver || l.Ver == was.Ver && l.Config != was.Config) {
 			t.Fatalf("%v: from %+v to %+v without a new version", id, was, l)
 		}
@@ -381,6 +387,25 @@ func TestLeave(t *testing.T) {
 func reconfigure(s *State, l placement.LinkID, in placement.Members, head placement.Member) *metapb.Command {
 	return &metapb.Command{UnixMs: 77, Kind: &metapb.Command_Reconfigure{Reconfigure: &metapb.Reconfigure{Links: []*metapb.LinkChange{
 		{Gmap: l.GMap, Position: l.Position, Ver: s.Link(l).Ver, InSync: uint32(in), Head: uint32(head), Reason: "test"}}}}}
+}
+
+// TestReconfigureCompares: a change that was decided upon an older version does
+// nothing, and takes no other along.
+func TestReconfigureCompares(t *testing.T) {
+	s := clusterOf(t, 3).with(t, diskOf("a", 1, "mirror"))
+	links := s.Links()
+	c := reconfigure(s, links[0], 1, 0)
+	c.GetReconfigure().Links = append(c.GetReconfigure().Links, reconfigure(s, links[1], 2, 1).GetReconfigure().Links...)
+	s = s.with(t, reconfigure(s, links[0], 3, 1)) // another head meanwhile
+	n := s.with(t, c)
+	if n.Link(links[0]) != s.Link(links[0]) || n.Link(links[1]).InSync != 2 {
+		t.Errorf("%v, %v", n.Link(links[0]), n.Link(links[1]))
+	}
+	refused(t, n, c, ErrStale)
+	for _, m := range []*metapb.Command{rejoined(links[1], 1, 0), {Kind: &metapb.Command_Fence{Fence: &metapb.Fence{Gmap: 1, Position: 0, Ver: 1, Member: 1}}},
+		{Kind: &metapb.Command_FenceConfirm{FenceConfirm: &metapb.FenceConfirm{Gmap: 1, Position: 0, Ver: 1, Member: 1}}}} {
+		refused(t, n, m, ErrStale, "not 1")
+	}
 }
 
 func rejoined(l placement.LinkID, ver uint64, m placement.Member) *metapb.Command {

@@ -269,8 +269,25 @@ func (n *State) reopen(c *metapb.Reopen) error {
 	if err != nil {
 		return err
 	}
+	if c.Ver != 0 {
+		return n.reopenLink(srv.ID, c)
+	}
 	n.reopenLinks(srv.ID)
 	n.event("lease", srv.ID, "server %s has a lease again after it had lapsed", n.label(srv.ID))
+	return nil
+}
+
+// reopenLink is for a member that can't go on under a version, for a reason of
+// its own: R10 settles it, whether it is in sync or about to be.
+func (n *State) reopenLink(server placement.Server, c *metapb.Reopen) error {
+	l, err := n.linkAt(c.Gmap, c.Position, c.Ver)
+	if err != nil {
+		return err
+	}
+	if _, member := n.MemberOf(l.ID, server); !member {
+		return refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("server %s is no member of it", n.label(server)), "")
+	}
+	n.renew(l)
 	return nil
 }
 

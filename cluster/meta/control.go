@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -66,6 +67,7 @@ func (g *Group) tickLeader() {
 	}
 	if cc := g.electorate().change(); cc != nil {
 		l.confNext = now + g.cfg.Times.Election
+		cc.Context = binary.LittleEndian.AppendUint64(nil, uint64(g.unixMs()))
 		g.raft(func() error { return g.rn.ProposeConfChange(cc) })
 	}
 }

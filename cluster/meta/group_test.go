@@ -85,6 +85,11 @@ func TestVotersGrow(t *testing.T) {
 	w.run(2 * time.Second)
 	delete(w.hosts, 5)
 	w.sameState()
+	for _, e := range w.state().Events() {
+		if e.Time.Year() < 2027 {
+			t.Errorf("event %+v", e)
+		}
+	}
 }
 
 // TestDeadVoterIsReplaced: after Times.Replace a learner votes in its place, and

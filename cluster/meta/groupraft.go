@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -250,11 +251,26 @@ func (g *Group) applyConf(e *raftpb.Entry, cc *raftpb.ConfChangeV2) {
 	g.raft(func() error {
 		cs := g.rn.ApplyConfChange(cc)
 		n := g.view.clone()
+		n.now = n.confTime(cc.GetContext())
 		n.setConf(confOfRaft(cs))
+		n.now = 0
 		n.index, n.term = e.GetIndex(), e.GetTerm()
 		g.view = n
 		return nil
 	})
+}
+
+// confTime is when a leader proposed a change of members: it says so in the
+// context. The second half of a joint change is raft's own and has none; it
+// follows the first at once and takes the time of the last event.
+func (n *State) confTime(context []byte) int64 {
+	switch {
+	case len(context) == 8:
+		return int64(binary.LittleEndian.Uint64(context))
+	case len(n.events) > 0:
+		return toMs(n.events[len(n.events)-1].Time)
+	}
+	return 0
 }
 
 // applyNormal applies a proposal and remembers its outcome for whoever waits here.

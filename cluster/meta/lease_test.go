@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"petal/cluster/meta/metapb"
 	"petal/placement"
 )
 
@@ -220,6 +221,33 @@ func TestGrantWaitsForExclusion(t *testing.T) {
 		if m, _ := w.state().MemberOf(l, id); w.state().Link(l).InSync.Has(m) {
 			t.Fatalf("%v: it was not excluded: the test shows nothing", l)
 		}
+	}
+}
+
+// TestOldProcessGetsNoLease: renewals of a process that another has followed, or
+// that has ended, are not heard.
+func TestOldProcessGetsNoLease(t *testing.T) {
+	w := clusterWorld(t, 11, 3)
+	lead := w.leader()
+	id := lead%3 + 1
+	g := w.hosts[lead].group
+	inc := w.hosts[id].incarnation
+	w.crash(id)
+	renew := func(incarnation uint64) time.Duration {
+		was := g.leader.granted[id]
+		g.enter(func() { g.receiveRenew(id, &metapb.Renew{SentNs: 1, Incarnation: incarnation}) })
+		w.run(200 * time.Millisecond)
+		return g.leader.granted[id] - was
+	}
+	if renew(inc) == 0 {
+		t.Error("its latest process gets none")
+	}
+	if renew(inc-1) != 0 || renew(inc+1) != 0 {
+		t.Error("a process that is not its latest gets one")
+	}
+	g.ReportDead(id, inc)
+	if renew(inc) != 0 {
+		t.Error("a process that has ended gets one")
 	}
 }
 

@@ -3000,11 +3000,15 @@ func (x *Confirm) GetIncarnation() uint64 {
 	return 0
 }
 
-// Reopen gives the links of a server a new version after its lease has lapsed.
+// Reopen gives the links of a server a new version after its lease has lapsed;
+// with a ver only one link, if it still has that version.
 type Reopen struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Server        uint32                 `protobuf:"varint,1,opt,name=server,proto3" json:"server,omitempty"`
 	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Gmap          uint32                 `protobuf:"varint,3,opt,name=gmap,proto3" json:"gmap,omitempty"`
+	Position      uint32                 `protobuf:"varint,4,opt,name=position,proto3" json:"position,omitempty"`
+	Ver           uint64                 `protobuf:"varint,5,opt,name=ver,proto3" json:"ver,omitempty"` // 0: all links where the server is in sync
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3049,6 +3053,27 @@ func (x *Reopen) GetServer() uint32 {
 func (x *Reopen) GetIncarnation() uint64 {
 	if x != nil {
 		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Reopen) GetGmap() uint32 {
+	if x != nil {
+		return x.Gmap
+	}
+	return 0
+}
+
+func (x *Reopen) GetPosition() uint32 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Reopen) GetVer() uint64 {
+	if x != nil {
+		return x.Ver
 	}
 	return 0
 }
@@ -5756,10 +5781,13 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"C\n" +
 	"\aConfirm\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\rR\x06server\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"B\n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"\x84\x01\n" +
 	"\x06Reopen\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\rR\x06server\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\"_\n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x12\n" +
+	"\x04gmap\x18\x03 \x01(\rR\x04gmap\x12\x1a\n" +
+	"\bposition\x18\x04 \x01(\rR\bposition\x12\x10\n" +
+	"\x03ver\x18\x05 \x01(\x04R\x03ver\"_\n" +
 	"\vReconfigure\x12,\n" +
 	"\x05links\x18\x01 \x03(\v2\x16.petal.meta.LinkChangeR\x05links\x12\x12\n" +
 	"\x04down\x18\x02 \x03(\rR\x04down\x12\x0e\n" +
