@@ -15,8 +15,7 @@ import (
 )
 
 // Peers is this server's end of the connections with all others. All methods may
-// be called from any goroutine, but SetPeers and Close not from a Handler's
-// method.
+// be called from any goroutine, but Close not from a Handler's method.
 type Peers struct {
 	opt    Options
 	ctx    context.Context // ends with Close
@@ -32,7 +31,8 @@ type Peers struct {
 
 	mu        sync.Mutex
 	members   map[placement.Server]Peer
-	removed   map[placement.Server]bool
+	removed   map[placement.Server]bool // were members
+	stopping  map[placement.Server]bool // were removed, and something of theirs is under way
 	listeners []net.Listener
 	closed    bool
 }
@@ -43,7 +43,7 @@ func New(opt Options) (*Peers, error) {
 	if err := opt.defaults(); err != nil {
 		return nil, err
 	}
-	p := &Peers{opt: opt, listeners: slices.Clone(opt.Listeners), members: map[placement.Server]Peer{}, removed: map[placement.Server]bool{}}
+	p := &Peers{opt: opt, listeners: slices.Clone(opt.Listeners), members: map[placement.Server]Peer{}, removed: map[placement.Server]bool{}, stopping: map[placement.Server]bool{}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.incarnation.Store(opt.Incarnation)
 	p.table.Store(&map[placement.Server]*peer{})
@@ -84,7 +84,8 @@ func (p *Peers) Start(incarnation uint64) {
 }
 
 // SetPeers says who the members are; this server itself may be among them. Those
-// who are no longer are cut off before SetPeers returns, and Down has been told.
+// who are no longer are cut off: nothing is sent to them any more when SetPeers
+// returns, and Down follows.
 func (p *Peers) SetPeers(peers []Peer) {
 	p.mu.Lock()
 	if p.closed {
@@ -113,18 +114,35 @@ func (p *Peers) SetPeers(peers []Peer) {
 		}
 	}
 	for id := range members {
-		if table[id] == nil {
+		if table[id] == nil && !p.stopping[id] {
 			table[id] = p.newPeer(id)
 		}
 	}
 	p.table.Store(&table)
-	p.mu.Unlock()
 	for _, old := range gone {
-		old.stop()
+		// Not here: the caller may have been called by the very connection that
+		// is to end.
+		p.stopping[old.id] = true
+		p.wg.Go(func() { p.retire(old) })
 	}
+	p.mu.Unlock()
 	for _, peer := range table {
 		peer.bundle[bundleData].kick()
 		peer.bundle[bundleRaft].kick()
+	}
+}
+
+// retire ends a peer. If it has become a member again meanwhile, its new
+// connections begin only now: Up comes after Down.
+func (p *Peers) retire(old *peer) {
+	old.stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.stopping, old.id)
+	if _, again := p.members[old.id]; again && !p.closed {
+		table := maps.Clone(*p.table.Load())
+		table[old.id] = p.newPeer(old.id)
+		p.table.Store(&table)
 	}
 }
 
@@ -148,7 +166,7 @@ func (p *Peers) newPeer(id placement.Server) *peer {
 func (p *Peers) lookup(id placement.Server, class wire.Class) *peer {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || p.removed[id] {
+	if p.closed || p.removed[id] || p.stopping[id] {
 		return nil
 	}
 	if _, member := p.members[id]; !member && (class != wire.ClassRaft || len(p.members)+strangeMembersMax <= len(*p.table.Load())) {

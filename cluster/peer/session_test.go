@@ -324,6 +324,32 @@ func TestWhoIsNoPeer(t *testing.T) {
 	}
 }
 
+// TestDroppedWithinAMessage: the list of members may change by a message of the
+// very server that it drops, and back; Up comes after Down all the same.
+func TestDroppedWithinAMessage(t *testing.T) {
+	f := newFleet(t, false)
+	one, two, r1, _ := f.pair()
+	r1.handle(func(_ placement.Server, m *wire.Message) {
+		if m.Kind == wire.Cancel {
+			one.SetPeers(nil)
+			one.SetPeers(f.members)
+		}
+	})
+	for range 10 {
+		eventually(t, func() bool { return two.Send(1, &wire.Message{Kind: wire.Cancel}) })
+		for _, want := range []string{"cancel", "down", "up"} {
+			eventually(t, func() bool { return r1.more() > 0 })
+			r1.mu.Lock()
+			got := r1.events[0].what
+			r1.mu.Unlock()
+			if got != want {
+				t.Fatalf("%s, want %s", got, want)
+			}
+			r1.want(want)
+		}
+	}
+}
+
 // TestRoomHoldsTheSenderBack: what the handler keeps counts against the window,
 // and the sender waits for it to come back.
 func TestRoomHoldsTheSenderBack(t *testing.T) {
