@@ -44,9 +44,9 @@ type todoKind uint8
 const (
 	todoRecord todoKind = iota + 1 // a record
 	todoMark                       // EffectMark
-	todoMiss                       // first half of EffectDiscard: blocks missing
-	todoVoid                       // second half
-	todoCut                        // EffectStoreCut
+	todoVoid                       // EffectDiscard
+	todoMiss                       // EffectStoreCut
+	todoSeal                       // EffectSealCut
 )
 
 type todo struct {
@@ -55,7 +55,6 @@ type todo struct {
 	bucket  uint8
 	blocks  uint8
 	members placement.Members
-	last    bool // todoCut
 }
 
 func (d *brick) find(bucket uint8, s stamp) *rec {
@@ -197,6 +196,17 @@ func (d *brick) fill(block, val uint8) {
 	d.home[block] = val
 	d.missing &^= 1 << block
 	d.missed &^= 1 << block
+}
+
+// lacking are the blocks that would be missing after a crash.
+func (d *brick) lacking() uint8 {
+	b := d.missed
+	for _, r := range d.recs[:d.nrecs] {
+		if r.durable && r.after {
+			b &^= 1 << r.block
+		}
+	}
+	return b
 }
 
 // lacks are the marks for a member.

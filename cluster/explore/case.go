@@ -51,7 +51,7 @@ const (
 	BarrierLease                       // lease end alone completes a barrier (M13)
 	BarrierNoBump                      // a barrier over an unleased link bumps no ver (M17)
 	ServeMissing                       // missing blocks are served
-	ForgetTail                         // a discarded tail leaves nothing missing
+	HideTail                           // what lies under a discarded record goes missing
 	ExcludeUnfenced                    // exclusion does not wait for the fence to be confirmed
 	StartNoBump                        // a restart out of sync leaves the ver alone
 	FillLate                           // a fetched block is stored under a later ver

@@ -85,7 +85,7 @@ func (c *codec) server(s *server, k *Case) {
 	for i := range s.cuts {
 		if g := &s.cuts[i]; g.on {
 			c.u8(&g.to, &g.ver, &g.session, &g.marks)
-			c.stamp(&g.stamp)
+			c.stamp(&g.stamp, &g.common)
 		}
 	}
 	if s.fetch.on {
@@ -105,7 +105,6 @@ func (c *codec) server(s *server, k *Case) {
 		c.u8((*uint8)(&t.kind), &t.bucket, &t.blocks)
 		c.stamp(&t.stamp)
 		c.set(&t.members)
-		c.bits(&t.last)
 	}
 	for i := range k.Blocks {
 		c.u8(&d.home[i])

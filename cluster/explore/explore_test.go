@@ -1,94 +1,38 @@
 package explore
 
 import (
-	"petal/cluster/link"
+	"os"
 	"testing"
 	"time"
 )
 
-func TestHealthy(t *testing.T) {
-	k := &Case{Members: 2, Blocks: []uint8{0}, Writes: []uint8{0, 0}, MaxVer: 4, Max: Budget{Reads: 2, Crashes: 1}}
-	t0 := time.Now()
-	r := Search(k, 2_000_000)
-	t.Log(time.Since(t0), r)
-	if r.Trace != nil {
-		t.Fail()
-	}
+// smallCases are the cases that go test searches completely.
+var smallCases = []Case{
+	{Name: "crash", Members: 2, Blocks: []uint8{0}, Writes: []uint8{0}, MaxVer: 4, Max: Budget{Reads: 2, Crashes: 1, Lapses: 1}},
+	{Name: "cut", Members: 2, Blocks: []uint8{0}, Writes: []uint8{0, 0}, MaxVer: 3, Max: Budget{Reads: 2, Cuts: 2}},
+	{Name: "buckets", Members: 2, Blocks: []uint8{0, 1}, Writes: []uint8{0, 1}, MaxVer: 3, Max: Budget{Reads: 1, Crashes: 1}},
+	{Name: "lapse", Members: 2, Blocks: []uint8{0}, Writes: []uint8{0}, MaxVer: 3, Max: Budget{Reads: 2, Lapses: 2}},
+	{Name: "barrier", Members: 2, Blocks: []uint8{0}, Writes: []uint8{0}, MaxVer: 3, Barrier: true, Max: Budget{Reads: 1, Crashes: 1}},
+	{Name: "rot", Members: 2, Blocks: []uint8{0}, Writes: []uint8{0}, MaxVer: 4, Destage: true, Max: Budget{Reads: 2, Crashes: 1, Rots: 1}},
+	{Name: "fence", Members: 2, Blocks: []uint8{0}, Writes: []uint8{0}, MaxVer: 3, Max: Budget{Reads: 2, Cuts: 1, Fences: 1}},
+	{Name: "rejoin", Members: 2, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 6, Start: Degraded, Max: Budget{Reads: 1, Crashes: 1}},
+	{Name: "rejoin-cut", Members: 2, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 6, Start: Degraded, Max: Budget{Reads: 1, Cuts: 1, Aborts: 1}},
+	{Name: "rejoin-fill", Members: 2, Blocks: []uint8{0}, Writes: []uint8{0, 0}, MaxVer: 5, Start: Degraded, Max: Budget{Reads: 2, Fetches: 1, Fences: 1}},
+	{Name: "rejoin-buckets", Members: 2, Blocks: []uint8{0, 1}, Writes: []uint8{0, 1}, MaxVer: 5, Start: Degraded, Max: Budget{Reads: 1, Cuts: 1}},
+	{Name: "three", Members: 3, Blocks: []uint8{0}, Writes: []uint8{0}, MaxVer: 2, Max: Budget{Reads: 2}},
+	{Name: "three-crash", Members: 3, Blocks: []uint8{0}, Writes: []uint8{0}, MaxVer: 2, Max: Budget{Reads: 1, Crashes: 1}},
+	{Name: "three-rejoin", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 4, Start: Degraded, Max: Budget{Reads: 1}},
 }
 
-func TestMut(t *testing.T) {
-	base := Case{Members: 2, Blocks: []uint8{0}, Writes: []uint8{0, 0}, MaxVer: 4, Max: Budget{Reads: 2}}
-	for _, c := range []struct {
-		name string
-		f    func(k *Case)
-	}{
-		{"R9 plain", func(k *Case) {
-			k.Start = Degraded
-			k.Max = Budget{Reads: 1}
-			k.MaxVer = 6
-			k.Blocks = []uint8{0, 0}
-			k.Writes = []uint8{0, 1}
-		}},
-		{"R9 crash", func(k *Case) {
-			k.Start = Degraded
-			k.Max = Budget{Reads: 1}
-			k.MaxVer = 6
-			k.Blocks = []uint8{0, 0}
-			k.Writes = []uint8{0, 1}
-			k.Max.Crashes = 1
-		}},
-		{"R9 rot", func(k *Case) {
-			k.Start = Degraded
-			k.Max = Budget{Reads: 1}
-			k.MaxVer = 6
-			k.Blocks = []uint8{0, 0}
-			k.Writes = []uint8{0, 1}
-			k.Max.Crashes = 1
-			k.Max.Rots = 1
-			k.Destage = true
-		}},
-		{"AckCutEarly", func(k *Case) {
-			k.Start = Degraded
-			k.Max = Budget{Reads: 1}
-			k.MaxVer = 6
-			k.Blocks = []uint8{0, 0}
-			k.Writes = []uint8{0, 1}
-			k.Fault = link.FaultAckCutEarly
-			k.Max.Crashes = 1
-		}},
-		{"MarksEarly", func(k *Case) {
-			k.Start = Degraded
-			k.Max = Budget{Reads: 1}
-			k.MaxVer = 6
-			k.Blocks = []uint8{0, 0}
-			k.Writes = []uint8{0, 1}
-			k.Fault = link.FaultDropMarksEarly
-			k.Max.Crashes = 1
-		}},
-		{"NoHold", func(k *Case) {
-			k.Start = Degraded
-			k.Max = Budget{Reads: 1}
-			k.MaxVer = 6
-			k.Blocks = []uint8{0, 0}
-			k.Writes = []uint8{0, 1}
-			k.Fault = link.FaultNoHold
-			k.Max.Crashes = 1
-		}},
-		{"ForgetProposed", func(k *Case) {
-			k.Start = Degraded
-			k.Max = Budget{Reads: 1}
-			k.MaxVer = 6
-			k.Blocks = []uint8{0, 0}
-			k.Writes = []uint8{0, 1}
-			k.Fault = link.FaultForgetProposed
-			k.Max.Cuts = 1
-			k.Max.Crashes = 1
-		}},
-	} {
-		k := base
-		c.f(&k)
-		t0 := time.Now()
-		r := Search(&k, 700_000)
-		t.Log(c.name, time.Since(t0), r)
+func TestSmall(t *testing.T) {
+	for _, k := range smallCases {
+		t.Run(k.Name, func(t *testing.T) {
+			t0 := time.Now()
+			r := Search(&k, 400_000)
+			t.Log(time.Since(t0).Round(time.Millisecond), r)
+			if r.Trace != nil || !r.Complete && os.Getenv("X") == "" {
+				t.Fail()
+			}
+		})
 	}
 }

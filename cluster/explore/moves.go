@@ -380,7 +380,7 @@ func (s *state) sendCut(x int, b uint8) {
 	if uint64(g.ver) != s.m[x].Config().Ver {
 		return
 	}
-	s.post(x, int(g.to), packet{kind: link.MsgCut, ver: g.ver, bucket: b, stamp: g.stamp, session: g.session, first: true, last: true, marks: g.marks})
+	s.post(x, int(g.to), packet{kind: link.MsgCut, ver: g.ver, bucket: b, stamp: g.stamp, prev: g.common, session: g.session, first: true, last: true, marks: g.marks})
 	s.step(x, &link.Event{Kind: link.EventCutSent, Member: placement.Member(g.to), Bucket: placement.Bucket(b), Session: uint64(g.session)}, 0)
 }
 

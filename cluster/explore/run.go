@@ -75,11 +75,13 @@ func (s *state) effect(x int, e *link.Effect) {
 		s.gather(x, e)
 	case link.EffectStoreCut:
 		d.miss(s.inHand.marks)
+		d.later(todo{kind: todoMiss, bucket: uint8(e.Bucket), blocks: s.inHand.marks})
+	case link.EffectSealCut:
 		b := uint8(e.Bucket)
-		if e.Last && d.floor[b].before(small(e.Stamp)) {
+		if d.floor[b].before(small(e.Stamp)) {
 			d.floor[b] = small(e.Stamp)
 		}
-		d.later(todo{kind: todoCut, stamp: small(e.Stamp), bucket: b, blocks: s.inHand.marks, last: e.Last})
+		d.later(todo{kind: todoSeal, stamp: small(e.Stamp), bucket: b})
 	case link.EffectDropMarks:
 		d.dropMarks(e.Member)
 	case link.EffectOpened:
@@ -129,12 +131,12 @@ func (s *state) discard(x int, r link.Record) {
 		}
 		return
 	}
-	t := todo{kind: todoMiss, stamp: small(r.Stamp), bucket: uint8(r.Bucket)}
-	if s.k.Broken&ForgetTail == 0 {
-		t.blocks = 1 << s.k.Writes[r.Ref]
+	if s.k.Broken&HideTail != 0 {
+		t := todo{kind: todoMiss, bucket: uint8(r.Bucket), blocks: 1 << s.k.Writes[r.Ref]}
 		d.miss(t.blocks)
+		d.later(t)
 	}
-	d.later(t)
+	d.later(todo{kind: todoVoid, stamp: small(r.Stamp), bucket: uint8(r.Bucket)})
 }
 
 // inBucket are the blocks of a bucket.
@@ -187,22 +189,23 @@ func (s *state) sendRange(x int, e *link.Effect) {
 func (s *state) sendWhole(x int, e *link.Effect) {
 	s.post(x, int(e.Member), packet{
 		kind: link.MsgCut, ver: uint8(e.Ver), bucket: uint8(e.Bucket), stamp: small(e.Stamp), first: true, last: true,
-		marks: s.k.inBucket(uint8(e.Bucket)) &^ s.w.srv[x].disk.missing,
+		prev: small(e.Prev), marks: s.k.inBucket(uint8(e.Bucket)) &^ s.w.srv[x].disk.missing,
 	})
 }
 
 // gather collects a cut: the marks, and what the member should have but by its
-// last stamp has not.
+// last stamp has not; all that is here if that is not known.
 func (s *state) gather(x int, e *link.Effect) {
 	d := &s.w.srv[x].disk
 	b, prev := uint8(e.Bucket), small(e.Prev)
-	g := gathered{on: true, to: uint8(e.Member), ver: uint8(e.Ver), session: uint8(e.Session), stamp: small(e.Stamp), marks: d.lacks(e.Member)}
+	g := gathered{on: true, to: uint8(e.Member), ver: uint8(e.Ver), session: uint8(e.Session), stamp: small(e.Stamp), common: small(e.Common), marks: d.lacks(e.Member)}
+	till := small(e.Till)
 	if s.k.Broken&TrustTail == 0 {
-		if prev.before(d.floor[b]) {
+		if e.All || prev.before(till) && prev.before(d.floor[b]) {
 			g.marks |= s.k.inBucket(b) &^ d.missing
 		}
 		for i := range s.k.Writes {
-			if n := d.index[i]; n.on && s.k.Blocks[s.k.Writes[i]] == b && prev.before(n.stamp) && !n.excluded.Has(e.Member) {
+			if n := d.index[i]; n.on && s.k.Blocks[s.k.Writes[i]] == b && prev.before(n.stamp) && n.stamp.atMost(till) && !n.excluded.Has(e.Member) {
 				g.marks |= 1 << s.k.Writes[i]
 			}
 		}
@@ -237,8 +240,7 @@ func (s *state) sync(x int, record bool) {
 		}
 		ev.Kind = link.EventMarked
 	case todoMiss:
-		d.missed |= t.blocks
-		d.later(todo{kind: todoVoid, stamp: t.stamp, bucket: t.bucket})
+		d.missed |= t.blocks & d.missing
 		return
 	case todoVoid:
 		for i := range d.recs[:d.nrecs] {
@@ -249,11 +251,7 @@ func (s *state) sync(x int, record bool) {
 			}
 		}
 		ev.Kind = link.EventDiscarded
-	case todoCut:
-		d.missed |= t.blocks & d.missing
-		if !t.last {
-			return
-		}
+	case todoSeal:
 		if d.last[t.bucket].before(t.stamp) {
 			d.last[t.bucket] = t.stamp
 		}

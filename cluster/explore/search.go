@@ -158,7 +158,7 @@ func (s *state) violation() string {
 	}
 	lost := uint8(1<<len(s.k.Blocks) - 1)
 	for x := range s.k.Members {
-		lost &= s.w.srv[x].disk.missed
+		lost &= s.w.srv[x].disk.lacking()
 	}
 	if lost != 0 {
 		return fmt.Sprintf("nobody has blocks %b", lost)

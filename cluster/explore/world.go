@@ -78,7 +78,7 @@ type gathered struct {
 	on               bool
 	to, ver, session uint8
 	marks            uint8
-	stamp            stamp
+	stamp, common    stamp
 }
 
 // fetched is a block on its way to where it is missing.

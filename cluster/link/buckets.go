@@ -9,23 +9,23 @@ import "petal/placement"
 type bucket struct {
 	last      placement.Stamp                      // last record taken
 	committed placement.Stamp                      // last record committed
-	have      [placement.MaxCopies]placement.Stamp // durable at each member, as far as known
+	have      [placement.MaxCopies]placement.Stamp // durable at each member, as far as known; of one out of sync: all after it names it
 	first     int32                                // records above committed, in order; slot index + 1
 	tail      int32
 	fresh     int32             // first of them that is not durable here
+	aside     placement.Stamp   // at the head how far the joiner says it is, at the joiner how far the Cut goes that is being stored
+	loose     placement.Members // out of sync, but records here do not name them: the head that let them in is gone
 	cut       placement.Members // who is let in (R9): at the head the joiner, at the joiner itself
 	held      bool              // head: admits nothing until the cut is sent
 	gathering bool              // head: EffectSendCut is under way
 	awaited   bool              // head: the cut is sent and not acknowledged
-	storing   bool              // a Cut is being stored: acknowledge nothing yet
+	storing   bool              // not head: a Cut is being stored
 	noted     bool              // in Machine.notes
 }
 
-// touched reports whether anything was ever written to the bucket, here or
-// there.
-func (b *bucket) touched(other placement.Member) bool {
-	return b.last != placement.Stamp{} || b.have[other] != placement.Stamp{}
-}
+// touched reports whether anything was ever written to the bucket, here or at
+// the joiner.
+func (b *bucket) touched() bool { return b.last != placement.Stamp{} || b.aside != placement.Stamp{} }
 
 // pageBuckets is how many buckets are made at a time.
 const pageBuckets = 8
@@ -71,6 +71,7 @@ type slot struct {
 	durable bool  // here
 	marking bool  // EffectMark is under way: not to be committed before
 	leaving bool  // EffectDiscard is under way
+	left    bool  // and done
 }
 
 // push appends a record to the bucket's list.
@@ -143,10 +144,8 @@ func (m *Machine) advance(b *bucket) bool {
 	grew := false
 	for b.fresh != 0 && m.slots[b.fresh-1].durable {
 		s := &m.slots[b.fresh-1]
-		if !b.storing {
-			b.have[m.o.Self] = s.rec.Stamp
-			grew = true
-		}
+		b.have[m.o.Self] = s.rec.Stamp
+		grew = true
 		b.fresh = s.next
 	}
 	return grew

@@ -17,7 +17,7 @@ func (m *Machine) AppendState(b []byte) []byte {
 		}
 	}
 	stamp := func(s placement.Stamp) { u(s.Ver, s.Seq) }
-	u(uint64(m.state), m.cfg.Ver, uint64(m.cfg.InSync), uint64(m.cfg.Head), uint64(m.cause), uint64(m.up), m.witnessed, m.session, flag(m.failed)|flag(m.whole)<<1|flag(m.stalled)<<2)
+	u(uint64(m.state), m.cfg.Ver, uint64(m.cfg.InSync), uint64(m.cfg.Head), uint64(m.cause), uint64(m.up), uint64(m.known), uint64(m.before), m.witnessed, m.session, flag(m.failed)|flag(m.whole)<<1)
 	u(uint64(m.grant.until), m.grant.done, flag(m.grant.live), uint64(m.grant.next.until), m.grant.next.index)
 	u(uint64(m.open.got), flag(m.open.planned), uint64(m.open.behind), flag(m.open.opened))
 	u(flag(m.join.active), flag(m.join.proposed), flag(m.join.whole), uint64(m.join.member), m.join.session, uint64(m.join.next), uint64(m.join.pipeline))
@@ -38,9 +38,10 @@ func (m *Machine) AppendState(b []byte) []byte {
 		for _, h := range k.have {
 			stamp(h)
 		}
-		u(uint64(k.cut), flag(k.held)|flag(k.gathering)<<1|flag(k.awaited)<<2|flag(k.storing)<<3|flag(k.noted)<<4)
+		stamp(k.aside)
+		u(uint64(k.loose), uint64(k.cut), flag(k.held)|flag(k.gathering)<<1|flag(k.awaited)<<2|flag(k.storing)<<3|flag(k.noted)<<4)
 		m.forList(k, func(s *slot) {
-			u(1 + flag(s.durable)<<1 + flag(s.marking)<<2 + flag(s.leaving)<<3)
+			u(1 + flag(s.durable)<<1 + flag(s.marking)<<2 + flag(s.leaving)<<3 + flag(s.left)<<4)
 			stamp(s.rec.Stamp)
 			u(uint64(s.rec.Excluded), s.rec.Ref)
 		})
@@ -66,9 +67,9 @@ func (m *Machine) LoadState(b []byte) []byte {
 	m.reset()
 	m.state = State(u())
 	m.cfg = placement.Config{Ver: u(), InSync: placement.Members(u()), Head: placement.Member(u())}
-	m.cause, m.up, m.witnessed, m.session = Cause(u()), placement.Members(u()), u(), u()
+	m.cause, m.up, m.known, m.before, m.witnessed, m.session = Cause(u()), placement.Members(u()), placement.Members(u()), placement.Members(u()), u(), u()
 	f := u()
-	m.failed, m.whole, m.stalled = f&1 != 0, f&2 != 0, f&4 != 0
+	m.failed, m.whole = f&1 != 0, f&2 != 0
 	m.grant.until, m.grant.done, m.grant.live = time.Duration(u()), u(), set()
 	m.grant.next.until, m.grant.next.index = time.Duration(u()), u()
 	m.open = opening{got: placement.Members(u()), planned: set(), behind: int(u()), opened: set()}
@@ -92,7 +93,8 @@ func (m *Machine) loadBucket(n placement.Bucket, u func() uint64, stamp func() p
 	for i := range k.have {
 		k.have[i] = stamp()
 	}
-	k.cut = placement.Members(u())
+	k.aside = stamp()
+	k.loose, k.cut = placement.Members(u()), placement.Members(u())
 	f := u()
 	k.held, k.gathering, k.awaited, k.storing, k.noted = f&1 != 0, f&2 != 0, f&4 != 0, f&8 != 0, f&16 != 0
 	if k.storing {
@@ -101,7 +103,7 @@ func (m *Machine) loadBucket(n placement.Bucket, u func() uint64, stamp func() p
 	for f := u(); f != 0; f = u() {
 		m.push(k, Record{Bucket: n, Stamp: stamp(), Excluded: placement.Members(u()), Ref: u()})
 		s := &m.slots[k.tail-1]
-		s.durable, s.marking, s.leaving = f&2 != 0, f&4 != 0, f&8 != 0
+		s.durable, s.marking, s.leaving, s.left = f&2 != 0, f&4 != 0, f&8 != 0, f&16 != 0
 		if s.durable {
 			m.undurable--
 		}

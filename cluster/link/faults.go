@@ -24,7 +24,7 @@ const (
 	FaultDropMarksEarly                    // marks go when the cut is sent, not when the member is in sync
 	FaultAckCutEarly                       // a cut is acknowledged before it is stored
 	FaultForgetProposed                    // a join is forgotten although it is proposed
-	FaultDiscardAgain                      // who is being let in discards a tail twice under one ver
+	FaultSealEarly                         // a cut is sealed before the tail is given up
 	FaultNoIndex                           // R10 does not know of records that have left the journal (M12)
 )
 

@@ -11,9 +11,11 @@ import (
 //	member -> head    Rejoin: how far it is, bucket by bucket
 //	head              bucket by bucket, some at a time: hold its writes until
 //	                  what is in flight is committed; then
-//	head   -> member  Cut: the marks; from here on the bucket's records too,
-//	                  and the head waits for it
-//	member -> head    Ack: missing blocks are durable there
+//	head   -> member  Cut: which records are common, and the marks; from here on
+//	                  the head waits for it
+//	member            commits what is common, gives up the rest of its tail,
+//	                  stores the marks as missing blocks
+//	member -> head    Ack: that is durable; the bucket's records go to it too
 //	head   -> member  Opened: what has no cut is empty
 //	head              propose Rejoined
 //	all in sync       when a ver with the member in sync opens: drop its marks
@@ -43,7 +45,7 @@ const joinWindow = 8
 // joined are the members that get the bucket's records although they are out of
 // sync: for whom it is cut or, if nobody ever wrote to it, all the rest is.
 func (m *Machine) joined(b *bucket) placement.Members {
-	if m.join.proposed && !b.touched(m.join.member) {
+	if m.join.proposed && !b.touched() {
 		return b.cut.With(m.join.member)
 	}
 	return b.cut
@@ -66,12 +68,16 @@ func (m *Machine) rejoins(from placement.Member, msg *Msg, now time.Duration) {
 	case msg.First && (!j.active || j.member == from):
 		m.abortJoin(now)
 		m.join = joining{active: true, member: from, session: msg.Session}
-		m.forgetHave(from)
+		m.each(func(_ placement.Bucket, b *bucket) { b.aside = placement.Stamp{} })
 	case !j.active || j.member != from || j.session != msg.Session || j.whole:
 		return
 	}
 	j.since = now
-	m.takeHave(from, msg.List)
+	for _, e := range msg.List {
+		if int(e.Bucket) < placement.Buckets {
+			m.touch(e.Bucket).aside = e.Stamp
+		}
+	}
 	if msg.Last {
 		j.whole = true
 		m.cutMore(now)
@@ -87,7 +93,7 @@ func (m *Machine) cutMore(now time.Duration) {
 	for ; j.next < placement.Buckets && j.pipeline < joinWindow; j.next++ {
 		n := placement.Bucket(j.next)
 		b := m.look(n)
-		if b == nil || !b.touched(j.member) || b.held || b.cut != 0 {
+		if b == nil || !b.touched() || b.held || b.cut != 0 {
 			continue
 		}
 		j.pipeline++
@@ -109,10 +115,33 @@ func (m *Machine) gather(n placement.Bucket, b *bucket) {
 	}
 	j := &m.join
 	b.gathering = true
+	common, has, known := m.common(b)
 	m.emit(Effect{
 		Kind: EffectSendCut, Member: j.member, Bucket: n, Ver: m.cfg.Ver, Session: j.session,
-		Prev: b.have[j.member], Stamp: b.committed,
+		Prev: b.aside, Stamp: b.committed, Common: common, Till: has, All: !known,
 	})
+}
+
+// common finds what the joiner and this head have in common of a bucket: the
+// joiner says how far it is; the head knows up to where its records, if they do
+// not name the joiner, were durable there. Both have the same records up to the
+// lesser of the two. If the joiner is not as far as it was, its disk has lost
+// the end of its journal: the records up to has it must be given again. After a
+// restart the head knows this only of buckets that it has not written to since.
+func (m *Machine) common(b *bucket) (common, has placement.Stamp, known bool) {
+	x := m.join.member
+	switch {
+	case m.known.Has(x) && !b.loose.Has(x):
+		has = b.have[x]
+	case !b.aside.Before(b.committed):
+		has = b.committed
+	default:
+		return placement.Stamp{}, placement.Stamp{}, false
+	}
+	if b.aside.Before(has) {
+		return b.aside, has, true
+	}
+	return has, has, true
 }
 
 // cutSent lets the bucket's writes go on, to the joining member too.
@@ -125,7 +154,6 @@ func (m *Machine) cutSent(to placement.Member, n placement.Bucket, session uint6
 	b.held, b.gathering = false, false
 	b.cut = b.cut.With(to)
 	b.awaited = true
-	b.have[to] = placement.Stamp{}
 	j.since = now
 	if m.broken(FaultDropMarksEarly) {
 		m.emit(Effect{Kind: EffectDropMarks, Member: to, Ver: m.cfg.Ver + 1})
@@ -140,6 +168,8 @@ func (m *Machine) cutAcked(from placement.Member, n placement.Bucket, b *bucket,
 		return
 	}
 	b.awaited = false
+	b.have[from] = s
+	m.forList(b, func(sl *slot) { m.sendRecord(from, sl.rec, b) })
 	j.pipeline--
 	j.since = now
 	m.cutMore(now)

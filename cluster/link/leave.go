@@ -1,99 +1,37 @@
 package link
 
-import (
-	"time"
+import "petal/placement"
 
-	"petal/placement"
-)
+// The side of R9 that is out of sync. What it has in doubt, its tail, may or
+// may not have been committed by the others. It keeps it until the head says,
+// bucket by bucket, which records both have in common: those are committed, the
+// others given up. What lies beneath them is right but for what the head wrote
+// since, which is in its marks.
 
-// The side of R9 that is out of sync. What it has in doubt may or may not have
-// been committed by the others, and they may have committed other records
-// since. So before it asks to be let in, its blocks become missing, durably,
-// and then the records are given up. The order matters: a crash in between
-// repeats it, and no one else has to remember what was in the tail.
-
-// leave discards the tail when the brick is quiet, then asks to be let in.
-func (m *Machine) leave(now time.Duration) {
-	if m.marking != 0 {
-		m.each(func(_ placement.Bucket, b *bucket) {
-			m.forList(b, func(s *slot) { s.marking = false })
-		})
-		m.marking = 0
-	}
+// leave asks to be let in when the brick is quiet.
+func (m *Machine) leave() {
 	m.each(func(_ placement.Bucket, b *bucket) {
-		b.cut = 0
+		m.forList(b, func(s *slot) { s.marking = false })
 		for m.broken(FaultKeepTail) && b.first != 0 {
 			m.commit(b)
 		}
-		m.forList(b, func(s *slot) {
-			if !s.leaving {
-				s.leaving = true
-				m.discarding++
-				m.emit(Effect{Kind: EffectDiscard, Rec: s.rec})
-			}
-		})
 	})
-	if m.discarding == 0 {
-		m.become(Out)
-		m.rejoin()
-	}
+	m.marking = 0
+	m.become(Out)
+	m.rejoin()
 }
 
-// discarded is the brick's word that a record of the tail is given up. They
-// may come in any order; the list goes when the whole of it may.
-func (m *Machine) discarded(r Record, now time.Duration) {
-	b := m.look(r.Bucket)
-	if b == nil {
-		return
-	}
-	s := m.find(b.first, r.Stamp)
-	if s == nil || !s.leaving {
-		return
-	}
-	s.leaving = false
-	m.discarding--
-	if m.discarding > 0 {
-		return
-	}
-	m.each(func(_ placement.Bucket, b *bucket) {
-		for b.first != 0 {
-			m.shift(b)
-		}
-		b.last, b.have[m.o.Self] = b.committed, b.committed
-	})
-	if m.state == Leaving {
-		m.become(Out)
-		m.rejoin()
-		return
-	}
-	m.settle(now)
-}
-
-// restart begins again to be let in. If nothing came since the last attempt, or
-// all that came is known to be committed, it just asks again. Otherwise what
-// came is a tail, and must not be given up under this ver: the head may have
-// proposed to let this member in, and the proposal may be agreed to at any time;
-// then what this member acknowledged counts. A new ver voids the proposal.
+// restart asks again: the head, or the connection to it, is a new one.
 func (m *Machine) restart() {
-	m.forgetCuts()
-	if m.used == 0 || m.broken(FaultDiscardAgain) {
-		m.become(Leaving)
-		m.settle(0)
-		return
-	}
-	m.stalled = true
-	m.propose(ProposeReopen, m.o.Self)
-}
-
-func (m *Machine) forgetCuts() {
-	m.session++
-	m.whole = false
-	m.each(func(_ placement.Bucket, b *bucket) { b.cut = 0 })
+	m.become(Leaving)
+	m.settle(0)
 }
 
 // rejoin asks the head to be let in, and tells it how far this member is.
 func (m *Machine) rejoin() {
-	m.forgetCuts()
+	m.session++
+	m.whole = false
+	m.each(func(_ placement.Bucket, b *bucket) { b.cut = 0 })
 	m.sendList(m.cfg.Head, Msg{Kind: MsgRejoin, Session: m.session}, m.lasts())
 }
 
@@ -102,52 +40,93 @@ func (m *Machine) rejoin() {
 func (m *Machine) receiveCut(from placement.Member, msg *Msg) {
 	b := m.touch(msg.Bucket)
 	switch {
-	case m.state == Out && !m.stalled && from == m.cfg.Head && msg.Session == m.session:
+	case b.storing:
+		return
+	case m.state == Out && from == m.cfg.Head && msg.Session == m.session:
 	case m.state == Opening && m.cfg.InSync.Has(from) && (m.Head() || from == m.cfg.Head) && msg.Session == 0 && b.last.Before(msg.Stamp):
 	default:
 		return
 	}
-	if b.storing {
-		return
-	}
-	// What is here was committed by whoever sends the cut; it comes before the
-	// blocks go missing, not after.
+	// What both have in common is committed before the blocks go missing.
 	if msg.First {
-		for b.first != 0 && m.slots[b.first-1].durable && !m.slots[b.first-1].marking {
-			m.commit(b)
-		}
+		m.commitUpTo(b, msg.Prev)
+		m.discard(b)
 	}
-	if b.first != 0 {
-		return
-	}
-	m.emit(Effect{Kind: EffectStoreCut, Bucket: msg.Bucket, Stamp: msg.Stamp, Last: msg.Last})
+	m.emit(Effect{Kind: EffectStoreCut, Bucket: msg.Bucket})
 	if !msg.Last {
 		return
 	}
-	b.last, b.committed = msg.Stamp, msg.Stamp
+	b.aside = msg.Stamp
 	b.storing = true
 	m.storing++
-	if m.state == Out {
-		b.cut = b.cut.With(m.o.Self)
-	}
+	m.seal(msg.Bucket, b)
 	if m.broken(FaultAckCutEarly) {
-		m.send(from, Msg{Kind: MsgAck, Bucket: msg.Bucket, Stamp: b.committed})
+		m.send(from, Msg{Kind: MsgAck, Bucket: msg.Bucket, Stamp: msg.Stamp})
+		b.cut, b.last = b.cut.With(m.o.Self), msg.Stamp
 	}
 }
 
-// cutStored is the brick's word that a Cut is durable, so what came after it
-// may be acknowledged.
-func (m *Machine) cutStored(n placement.Bucket, now time.Duration) {
+// discard gives up the bucket's records in doubt.
+func (m *Machine) discard(b *bucket) {
+	m.forList(b, func(s *slot) {
+		if !s.leaving {
+			s.leaving = true
+			m.discarding++
+			m.emit(Effect{Kind: EffectDiscard, Rec: s.rec})
+		}
+	})
+	b.last, b.have[m.o.Self] = b.committed, b.committed
+}
+
+// seal has the cut's stamp made durable, when nothing of the tail is left that
+// it would make count as committed.
+func (m *Machine) seal(n placement.Bucket, b *bucket) {
+	if b.storing && (b.first == 0 || m.broken(FaultSealEarly)) {
+		m.emit(Effect{Kind: EffectSealCut, Bucket: n, Stamp: b.aside})
+	}
+}
+
+// discarded is the brick's word that a record is given up. They may come in any
+// order; the list goes when the whole of it may.
+func (m *Machine) discarded(r Record) {
+	b := m.look(r.Bucket)
+	if b == nil {
+		return
+	}
+	s := m.find(b.first, r.Stamp)
+	if s == nil || !s.leaving {
+		return
+	}
+	s.leaving, s.left = false, true
+	m.discarding--
+	all := true
+	m.forList(b, func(s *slot) { all = all && s.left })
+	if !all {
+		return
+	}
+	for b.first != 0 {
+		m.shift(b)
+	}
+	m.seal(r.Bucket, b)
+	m.settle(0)
+}
+
+// cutStored is the brick's word that a Cut is durable: from here on this member
+// follows the bucket.
+func (m *Machine) cutStored(n placement.Bucket) {
 	b := m.look(n)
 	if b == nil || !b.storing {
 		return
 	}
 	b.storing = false
 	m.storing--
-	b.have[m.o.Self] = b.committed
-	for i := b.first; i != 0 && m.slots[i-1].durable; i = m.slots[i-1].next {
-		b.have[m.o.Self] = m.slots[i-1].rec.Stamp
+	if b.last.Before(b.aside) || b.last == b.aside {
+		b.last, b.committed, b.have[m.o.Self] = b.aside, b.aside, b.aside
 	}
-	m.grown(n, b, now)
-	m.settle(now)
+	b.aside = placement.Stamp{}
+	if m.state == Out {
+		b.cut = b.cut.With(m.o.Self)
+	}
+	m.grown(n, b, 0)
+	m.settle(0)
 }

@@ -28,7 +28,7 @@ const (
 	Opening               // exchanges with the other members (R10)
 	Open                  // admits and serves, under a lease
 	Closed                // waits for a new ver
-	Leaving               // out of sync: waits for its own brick, discards its tail (R9)
+	Leaving               // out of sync: waits for its own brick
 	Out                   // out of sync: asks to be let in
 )
 
@@ -79,10 +79,11 @@ type Machine struct {
 	failed     bool   // the brick failed a record: never in sync again in this life
 
 	open    opening
-	join    joining // head: whom it lets in
-	session uint64  // out of sync: the current attempt to be let in
-	whole   bool    // out of sync: in this attempt all is cut that was ever written to
-	stalled bool    // out of sync: no attempt before there is a new ver
+	join    joining           // head: whom it lets in
+	before  placement.Members // who was in sync when the machine opened last
+	known   placement.Members // out of sync, and what they have is known: bucket.have
+	session uint64            // out of sync: the current attempt to be let in
+	whole   bool              // out of sync: in this attempt all is cut that was ever written to
 	wait    [placement.MaxCopies]waiting
 
 	pages []*page
@@ -197,14 +198,14 @@ func (m *Machine) Step(ev *Event, now time.Duration) []Effect {
 	case EventMarked:
 		m.marked(ev.Rec, now)
 	case EventDiscarded:
-		m.discarded(ev.Rec, now)
+		m.discarded(ev.Rec)
 	case EventWitnessed:
 		m.witnessed = max(m.witnessed, ev.Ver)
 		m.settle(now)
 	case EventCutSent:
 		m.cutSent(ev.Member, ev.Bucket, ev.Session, now)
 	case EventCutStored:
-		m.cutStored(ev.Bucket, now)
+		m.cutStored(ev.Bucket)
 	case EventTick:
 		m.tick(now)
 	default:
@@ -221,7 +222,6 @@ func (m *Machine) apply(c placement.Config, index uint64, now time.Duration) {
 		m.shut(CauseConfig)
 		m.cfg = c
 		m.open = opening{}
-		m.stalled = false
 		m.forgetJoin()
 		if m.inSync() {
 			m.become(Settling)
@@ -276,7 +276,7 @@ func (m *Machine) settle(now time.Duration) {
 			m.beginOpening(now)
 		}
 	case Leaving:
-		m.leave(now)
+		m.leave()
 	}
 }
 

@@ -42,7 +42,7 @@ func (m *Machine) receive(from placement.Member, msg *Msg, now time.Duration) {
 // yet, the acknowledgement follows when it is.
 func (m *Machine) acknowledgeAgain(from placement.Member, msg *Msg) {
 	b := m.look(msg.Bucket)
-	if b == nil || b.storing || m.Accept(from, msg) != Duplicate {
+	if b == nil || m.Accept(from, msg) != Duplicate {
 		return
 	}
 	if msg.Kind == MsgRecover && m.Head() {
@@ -57,8 +57,9 @@ func (m *Machine) learn(from placement.Member, list []Entry) {
 		return
 	}
 	for _, e := range list {
-		if b := m.look(e.Bucket); b != nil {
-			m.commitUpTo(e.Bucket, b, e.Stamp)
+		// Out of sync, what is not cut is a tail that the head may know nothing of.
+		if b := m.look(e.Bucket); b != nil && (m.state != Out || b.cut.Has(m.o.Self)) {
+			m.commitUpTo(b, e.Stamp)
 		}
 	}
 }
@@ -143,8 +144,6 @@ func (m *Machine) tick(now time.Duration) {
 		m.propose(ProposeFenced, m.o.Self)
 	case m.state == Closed:
 		m.reopen()
-	case m.state == Out && m.stalled:
-		m.propose(ProposeReopen, m.o.Self)
 	case m.Head() && (m.state == Opening || m.state == Open):
 		m.tickHead(now)
 	}

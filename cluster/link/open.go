@@ -247,6 +247,7 @@ func (m *Machine) tryOpen(now time.Duration) {
 	}
 	m.become(Open)
 	m.each(func(_ placement.Bucket, b *bucket) {
+		whole := b.committed
 		for b.first != 0 {
 			if m.alone() && m.broken(FaultDropInDoubt) {
 				m.emit(Effect{Kind: EffectDiscard, Rec: m.shift(b)})
@@ -255,10 +256,10 @@ func (m *Machine) tryOpen(now time.Duration) {
 			}
 			m.commit(b)
 		}
-		for i := range b.have {
-			b.have[i] = b.last
-		}
+		m.level(b, whole)
 	})
+	m.known = (m.known | m.before) & m.absent()
+	m.before = m.cfg.InSync
 	m.emit(Effect{Kind: EffectOpened, Ver: m.cfg.Ver})
 	for i := range m.wait {
 		m.wait[i] = waiting{since: now}
@@ -271,6 +272,20 @@ func (m *Machine) tryOpen(now time.Duration) {
 	}
 	if m.Head() {
 		m.askAbsent()
+	}
+}
+
+// level notes who has what of a bucket from here on: in sync, all of it; who was
+// in sync until now, what was committed before: all records after that name it.
+func (m *Machine) level(b *bucket, whole placement.Stamp) {
+	for i := range m.o.Copies {
+		switch who := placement.Member(i); {
+		case m.cfg.InSync.Has(who):
+			b.have[i] = b.last
+			b.loose = b.loose.Without(who)
+		case m.before.Has(who):
+			b.have[i] = whole
+		}
 	}
 }
 

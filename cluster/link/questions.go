@@ -63,7 +63,7 @@ func (m *Machine) mayCommit(b *bucket, now time.Duration) bool {
 		return false
 	}
 	s := &m.slots[b.first-1]
-	if !s.durable || s.marking || b.storing {
+	if !s.durable || s.marking {
 		return false
 	}
 	for k := m.keepers(b).Without(m.o.Self); k != 0; k = k.Without(k.First()) {

@@ -23,7 +23,8 @@ func (m *Machine) appended(r Record, committed placement.Stamp, now time.Duratio
 	case m.Head() && m.state == Open:
 		m.replicate(r, b, now)
 	case m.state == Open || m.state == Out:
-		m.commitUpTo(r.Bucket, b, committed)
+		m.loosen(r, b)
+		m.commitUpTo(b, committed)
 	}
 }
 
@@ -35,8 +36,17 @@ func (m *Machine) replicate(r Record, b *bucket, now time.Duration) {
 			w.since = now
 		}
 		w.records++
-		m.sendRecord(k.First(), r, b)
+		// Who is let in takes nothing before it has stored the cut.
+		if !b.awaited || m.cfg.InSync.Has(k.First()) {
+			m.sendRecord(k.First(), r, b)
+		}
 	}
+}
+
+// loosen notes that the head is letting somebody in: if it does not come to the
+// end of it, this member's records do not say who lacks them.
+func (m *Machine) loosen(r Record, b *bucket) {
+	b.loose |= m.absent().Without(m.o.Self) &^ r.Excluded
 }
 
 func (m *Machine) sendRecord(to placement.Member, r Record, b *bucket) {
@@ -188,10 +198,10 @@ func (m *Machine) tell() {
 }
 
 // commitUpTo commits, at a member that is not head, what the head says is.
-func (m *Machine) commitUpTo(n placement.Bucket, b *bucket, s placement.Stamp) {
-	for b.first != 0 && !b.storing {
+func (m *Machine) commitUpTo(b *bucket, s placement.Stamp) {
+	for b.first != 0 {
 		sl := &m.slots[b.first-1]
-		if !sl.durable || sl.marking || s.Before(sl.rec.Stamp) {
+		if !sl.durable || sl.marking || sl.leaving || sl.left || s.Before(sl.rec.Stamp) {
 			return
 		}
 		m.commit(b)

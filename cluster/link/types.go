@@ -56,7 +56,7 @@ type Msg struct {
 	Ver         uint64            // of the link; all kinds (R1)
 	Bucket      placement.Bucket  // Replicate, Ack, Want, Recover, Cut
 	Stamp       placement.Stamp   // Replicate, Ack, Want, Recover, Cut
-	Prev        placement.Stamp   // Want, Recover
+	Prev        placement.Stamp   // Want, Recover; Cut: records up to here are common
 	Committed   placement.Stamp   // Replicate: what else of the bucket is committed
 	Excluded    placement.Members // Replicate, Recover
 	Session     uint64            // Rejoin, Cut, Opened: the attempt to rejoin that it belongs to; 0 in Cut, Opened: R10
@@ -92,7 +92,7 @@ const (
 	EventDiscarded // EffectDiscard of Rec is durable
 	EventWitnessed // EffectWitness of Ver is durable
 	EventCutSent   // EffectSendCut to Member of Bucket is done: its last part is under way in the ordered connection
-	EventCutStored // all parts of the Cut of Bucket are durable
+	EventCutStored // EffectSealCut of Bucket is durable
 	EventTick      // time has passed; see Machine.TickIn
 )
 
@@ -130,8 +130,8 @@ const (
 	// EffectCommit: Rec is committed (R2): visible from now on; whoever waits
 	// for it is answered, and its result remembered (R12).
 	EffectCommit
-	// EffectDiscard: this member is out of sync and gives up Rec (R9): first
-	// its blocks are missing, durably, then the record is void, durably, then
+	// EffectDiscard: this member was excluded with Rec in doubt, and who was not
+	// does not have it (R9): the record becomes void, durably, then
 	// EventDiscarded. Whoever waits for it is told to look for the new head.
 	EffectDiscard
 	// EffectMark: Members lack Rec too, although its journal record does not
@@ -144,20 +144,24 @@ const (
 	// Stamp: send each as Recover, in order, Excluded joined with Members. What
 	// the journal no longer has is read from where it lies, the stamps from the
 	// index (R11). If the index no longer has them: send Cut, Session 0, with
-	// every block that this server has of the bucket (not what it misses).
+	// and Prev, every block that this server has of the bucket (not what it misses).
 	EffectSendRange
-	// EffectSendCut: send Cut to Member: the marks of Bucket for Member and all
-	// records of it after Prev that are not marked; every block, if the index
-	// has not all of those. Before, make durable that this member's own records
-	// of the bucket up to Stamp are committed: it becomes the only one that has
-	// the marked blocks, and must not take them for its tail after a crash. Then
-	// EventCutSent. Nothing of the bucket is in flight.
+	// EffectSendCut: send Cut to Member, with Common as its Prev: the marks of
+	// Bucket for Member, and all records of it after Prev up to Till by the index
+	// that do not name Member; if the index has not all of those, or with All:
+	// every block that this server has of the bucket (not what it misses). Before,
+	// make durable that this member's own records of the bucket up to Stamp are
+	// committed: it may become the only one that has the marked blocks, and must
+	// not take them for a tail after a crash. Then EventCutSent. Nothing of the
+	// bucket is in flight, and nothing is admitted meanwhile.
 	EffectSendCut
 	// EffectStoreCut: the message in hand is a part of a Cut: its blocks are
-	// missing here (brick: after the commits of this Step, before anything
-	// appended later). On the last part, when all parts are durable together
-	// with Stamp as the last one of Bucket: EventCutStored.
+	// missing here (after the commits of this Step, before anything appended
+	// later).
 	EffectStoreCut
+	// EffectSealCut: when all of Bucket's Cut is durable, Stamp becomes the
+	// bucket's last committed stamp, durably; then EventCutStored.
+	EffectSealCut
 	// EffectDropMarks: Member is in sync and has what it lacks as missing blocks
 	// of its own: forget all marks for it that were made under a lower Ver, at
 	// leisure. Most often there are none.
@@ -171,7 +175,7 @@ const (
 
 var effectNames = [...]string{
 	EffectSend: "send", EffectCommit: "commit", EffectDiscard: "discard", EffectMark: "mark", EffectWitness: "witness",
-	EffectSendRange: "send-range", EffectSendCut: "send-cut", EffectStoreCut: "store-cut", EffectDropMarks: "drop-marks",
+	EffectSendRange: "send-range", EffectSendCut: "send-cut", EffectStoreCut: "store-cut", EffectSealCut: "seal-cut", EffectDropMarks: "drop-marks",
 	EffectOpened: "opened", EffectClosed: "closed", EffectPropose: "propose",
 }
 
@@ -184,7 +188,7 @@ type Proposal uint8
 const (
 	ProposeRejoined Proposal = iota + 1 // Member has all but what it knows to miss: in sync with it. Refused only for its Ver
 	ProposeComplain                     // cannot replicate to Member; of oneself: the brick fails
-	ProposeReopen                       // a new ver, all else as it is: the lease lapsed (R5) and is back, or a join broke off (R9)
+	ProposeReopen                       // a new ver, all else as it is: the lease lapsed (R5) and is back
 	ProposeFenced                       // stopped, as EventFence asked
 )
 
@@ -212,14 +216,17 @@ type Effect struct {
 	What    Proposal          // Propose
 	Cause   Cause             // Closed
 	Solo    bool              // Witness
-	Last    bool              // StoreCut
+	All     bool              // SendCut
+	Last    bool              // unused; goes when replica follows
 	Member  placement.Member  // Send, SendRange, SendCut, DropMarks, Propose
 	Members placement.Members // Mark, SendRange
-	Bucket  placement.Bucket  // SendRange, SendCut, StoreCut
+	Bucket  placement.Bucket  // SendRange, SendCut, StoreCut, SealCut
 	Ver     uint64            // Witness, SendRange, SendCut, DropMarks, Opened, Closed, Propose
 	Session uint64            // SendCut
 	Prev    placement.Stamp   // SendRange, SendCut
-	Stamp   placement.Stamp   // SendRange, SendCut, StoreCut
+	Stamp   placement.Stamp   // SendRange, SendCut, SealCut
+	Common  placement.Stamp   // SendCut
+	Till    placement.Stamp   // SendCut
 	Rec     Record            // Commit, Discard, Mark, Send of a Replicate
 	Msg     Msg               // Send
 }
