@@ -148,11 +148,12 @@ func (g *Group) receiveGrant(from placement.Server, m *metapb.Grant) {
 // after a lapse only under new versions of the links (R5, M16).
 func (g *Group) leaseApplied() {
 	l := &g.mine
-	if l.granted <= l.until || l.granted <= g.now() || l.index > g.view.index {
+	if srv := g.view.servers[g.cfg.Self]; l.incarnation > 0 && (srv == nil || srv.Incarnation > l.incarnation) {
+		g.superseded()
 		return
 	}
-	if srv := g.view.servers[g.cfg.Self]; srv == nil || srv.Incarnation != l.incarnation {
-		return // another process has taken this server's place
+	if l.granted <= l.until || l.granted <= g.now() || l.index > g.view.index || g.view.servers[g.cfg.Self].Incarnation != l.incarnation {
+		return
 	}
 	if l.until > 0 && g.now() >= l.until {
 		granted := l.granted
@@ -171,6 +172,17 @@ func (g *Group) leaseApplied() {
 			f(until, index)
 		}
 	})
+}
+
+// superseded ends the lease for good: another process has taken this server's
+// place, or it is no member any more.
+func (g *Group) superseded() {
+	if g.mine.released {
+		return
+	}
+	g.cfg.Log.Error("this process no longer is the server's", "process", g.mine.incarnation)
+	g.mine.released = true
+	g.dropLease()
 }
 
 // reopen gets the new versions.

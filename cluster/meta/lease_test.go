@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -134,8 +135,8 @@ func (w *world) leaseOracle() {
 				if !h.serving() {
 					continue
 				}
-				mine := h.applied.Link(l)
-				if mine.Ver < c.Ver && mine.InSync.Has(placement.Member(m)) {
+				mine := h.applied.LinkInfo(l)
+				if mine.Ver < c.Ver && (mine.InSync &^ mine.Fenced).Has(placement.Member(m)) {
 					w.t.Fatalf("at %v: link %v v%d goes on without server %d, which serves it under v%d until %v (now %v)\n%s", w.now, l, c.Ver, id, mine.Ver, h.until, h.Now(), w.describe())
 				}
 			}
@@ -248,6 +249,111 @@ func TestOldProcessGetsNoLease(t *testing.T) {
 	g.ReportDead(id, inc)
 	if renew(inc) != 0 {
 		t.Error("a process that has ended gets one")
+	}
+}
+
+// TestSupersededProcess: when another process has got the server's incarnation, the
+// one before it serves nothing any more.
+func TestSupersededProcess(t *testing.T) {
+	w := clusterWorld(t, 12, 3)
+	h := w.hosts[2]
+	w.must(1, start(2))
+	w.until(time.Second, "its lease ends", func() bool { return !h.serving() })
+	w.run(5 * time.Second)
+	if h.serving() {
+		t.Error("it has a lease again")
+	}
+}
+
+// TestFencing: a head that can't replicate to a member has it fenced, and it is
+// excluded when it has said that it stopped, or when its lease is over.
+func TestFencing(t *testing.T) {
+	for _, confirms := range []bool{true, false} {
+		w := clusterWorld(t, 13, 3)
+		w.must(1, diskOf("a", 1, "mirror"))
+		w.leaseOracle()
+		l := placement.LinkID{GMap: 1, Position: 0}
+		members := w.state().LinkServers(l)
+		head, other := w.hosts[members[0]], w.hosts[members[1]]
+		stop := false
+		var complain func()
+		complain = func() {
+			head.group.Complain(l, w.state().Link(l).Ver, 0, 1)
+			if !stop {
+				w.after(time.Second, complain)
+			}
+		}
+		complain()
+		w.until(time.Second, "it is fenced", func() bool { return other.applied.LinkInfo(l).Fenced == 2 })
+		if c := w.state().Link(l); c.InSync != 3 || c.Ver != 1 {
+			t.Fatalf("%+v before it has stopped", c)
+		}
+		began := w.now
+		if confirms {
+			w.must(members[1], &metapb.Command{Kind: &metapb.Command_FenceConfirm{FenceConfirm: &metapb.FenceConfirm{Gmap: 1, Position: 0, Ver: 1, Member: 1}}})
+		} else {
+			w.run(3 * time.Second)
+			if c := w.state().Link(l); c.InSync != 3 {
+				t.Fatalf("%+v: excluded with a lease and without its word", c)
+			}
+			w.isolate(members[1], true)
+			began = w.now
+		}
+		w.until(4*time.Second, "it is excluded", func() bool { return w.state().Link(l).InSync == 1 })
+		stop = true
+		took := w.now - began
+		if confirms && took > 100*time.Millisecond || !confirms && (took < 1800*time.Millisecond || took > 3*time.Second) {
+			t.Errorf("confirms %v: it took %v", confirms, took)
+		}
+		if i := w.state().LinkInfo(l); i.Fenced != 0 || i.Head != 0 {
+			t.Errorf("%+v", i)
+		}
+		for _, id := range w.state().LinksOf(members[1]) {
+			if confirms && id != l && w.state().Link(id).InSync != 3 {
+				t.Errorf("%v: %+v: another link was touched", id, w.state().Link(id))
+			}
+		}
+	}
+}
+
+// TestOnlyTheLeaderReconfigures: nobody else may take members out of links, and
+// what counts on ended leases is the leader's word, whatever the command says.
+func TestOnlyTheLeaderReconfigures(t *testing.T) {
+	w := clusterWorld(t, 14, 3)
+	w.must(1, diskOf("a", 1, "mirror"))
+	s := w.state()
+	l := s.Links()[0]
+	other := w.leader()%3 + 1
+	if _, err := w.propose(other, reconfigure(s, l, 1, 0)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a follower takes a member out: %v", err)
+	}
+	d := s.Disk("a")
+	all := []uint32{1, 2, 3}
+	if _, err := w.propose(other, &metapb.Command{Kind: &metapb.Command_CompleteBarrier{CompleteBarrier: &metapb.CompleteBarrier{Disk: d.ID[:], Vver: d.VVer, Over: all}}}); !errors.Is(err, ErrNotYet) {
+		t.Errorf("a barrier is complete without answers: %v", err)
+	}
+	force := &metapb.ForceLink{Gmap: l.GMap, Position: l.Position, Member: 1, AcceptLoss: true, Over: all}
+	victim := s.LinkServers(l)[1]
+	w.crash(victim)
+	w.until(5*time.Second, "it is excluded", func() bool { return w.state().Link(l).InSync == 1 })
+	other = w.leader()
+	if _, err := w.propose(other, &metapb.Command{Kind: &metapb.Command_ForceLink{ForceLink: force}}); !errors.Is(err, ErrInUse) {
+		t.Errorf("a link is forced while its only good member lives: %v", err)
+	}
+	// The other member dies too: of the third's view, the barrier can be completed and the link forced.
+	w.open(victim)
+	w.begin(victim)
+	w.leased()
+	good := s.LinkServers(l)[0]
+	w.crash(good)
+	w.run(4 * time.Second)
+	other = good%3 + 1
+	before := w.state().Link(l)
+	if _, err := w.propose(other, &metapb.Command{Kind: &metapb.Command_ForceLink{ForceLink: force}}); err != nil {
+		t.Fatalf("the link is not forced: %v", err)
+	}
+	if c := w.state().Link(l); c.InSync != 2 || c.Ver <= before.Ver {
+		t.Errorf("%+v", c)
 	}
 }
 
