@@ -146,7 +146,7 @@ func BenchmarkRead(b *testing.B) {
 			rng := rand.New(rand.NewPCG(uint64(i), 9))
 			done := make(chan struct{}, 1)
 			op := &ReadOp{Family: 1, Lineage: []placement.Node{1}, Count: 1, Done: func(*ReadOp) { done <- struct{}{} }}
-			for range b.N / 16 {
+			for range (b.N + 15) / 16 {
 				op.Chunk, op.First = placement.Chunk(rng.IntN(1<<14)), rng.IntN(16)
 				k.Read(op)
 				<-done
