@@ -23,7 +23,7 @@ build: bin/petal ## the static binary bin/petal
 bin/petal:
 	@go build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./appliance/cmd/petal
 
-demo: build ## one node with a disk at iscsi://127.0.0.1:3260/iqn.2026-11.petal:demo/0
+demo: build ## four nodes with a mirrored disk at iscsi://127.0.0.1:3260/iqn.2026-11.petal:demo/0
 	@bin/petal demo
 
 test: deps lint unit race integration ## everything that CI runs, under 20 minutes on two cores

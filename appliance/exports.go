@@ -10,7 +10,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"petal/appliance/config"
 	"petal/cluster"
 	"petal/cluster/meta"
 	"petal/target"
@@ -45,10 +47,12 @@ type exports struct {
 	node   *cluster.Node
 	server *target.Server
 	log    *slog.Logger
-	group  uint16 // target portal group of this node
+	own    []config.Portal // of this node
 
 	mu       sync.Mutex
-	index    uint64 // of the state that was applied last
+	leased   bool
+	groups   []scsi.PortGroup // of all nodes
+	index    uint64           // of the state that was applied last
 	units    map[meta.ID]*unit
 	targets  map[string]*exported
 	problems map[string]string // thing -> why it is not served
@@ -59,7 +63,8 @@ type exports struct {
 
 type unit struct {
 	*lun.Unit
-	disk *meta.Disk
+	disk   *meta.Disk
+	resets atomic.Int64 // that this node has under way
 }
 
 type exported struct {
@@ -70,8 +75,8 @@ type exported struct {
 	served bool // the server knows it
 }
 
-func newExports(node *cluster.Node, server *target.Server, group uint16, log *slog.Logger) *exports {
-	return &exports{node: node, server: server, group: group, log: log,
+func newExports(node *cluster.Node, server *target.Server, own []config.Portal, log *slog.Logger) *exports {
+	return &exports{node: node, server: server, own: own, log: log,
 		units: map[meta.ID]*unit{}, targets: map[string]*exported{}, problems: map[string]string{}}
 }
 
@@ -85,6 +90,12 @@ func (e *exports) apply(state *meta.State) {
 	}
 	e.index = state.Index()
 	clear(e.problems)
+	if e.witness(state) {
+		return
+	}
+	groups, peers := nodePorts(state, e.node.Self(), e.own, e.leased)
+	e.server.SetPeers(peers)
+	e.groups = groups
 	for _, d := range state.Disks() {
 		e.applyDisk(d)
 	}
@@ -102,8 +113,39 @@ func (e *exports) apply(state *meta.State) {
 			delete(e.units, id)
 		}
 	}
+	e.setPorts()
 	e.applyDiscovery(state)
 	e.publishNames(state)
+}
+
+// witness reports whether this node serves nothing.
+func (e *exports) witness(state *meta.State) bool {
+	srv := state.Server(e.node.Self())
+	if srv == nil || srv.Kind == meta.Witness {
+		e.names.Store(&map[string]map[uint16]string{})
+		return true
+	}
+	return false
+}
+
+// setPorts tells all devices the ports of all nodes.
+func (e *exports) setPorts() {
+	for _, x := range e.targets {
+		x.device.SetPorts(uint16(e.node.Self()), e.groups)
+	}
+}
+
+// setLeased says whether this node may serve. Initiators that come back after it
+// could not hear that access states have changed.
+func (e *exports) setLeased(leased bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.leased == leased {
+		return
+	}
+	e.leased = leased
+	e.groups, _ = nodePorts(e.node.State(), e.node.Self(), e.own, leased)
+	e.setPorts()
 }
 
 // applyDisk makes the unit of a new disk, and tells initiators what changed of
@@ -116,8 +158,11 @@ func (e *exports) applyDisk(d *meta.Disk) {
 			e.problem(fmt.Sprintf("disk %q", d.Name), err)
 			return
 		}
-		e.units[d.ID] = &unit{u, d}
+		e.units[d.ID] = u
 		return
+	}
+	if old.disk.Resets != d.Resets && old.resets.Load() == 0 {
+		old.ResetElsewhere()
 	}
 	if old.disk.Size != d.Size {
 		old.CapacityChanged()
@@ -128,20 +173,41 @@ func (e *exports) applyDisk(d *meta.Disk) {
 	old.disk = d
 }
 
-func (e *exports) newUnit(d *meta.Disk) (*lun.Unit, error) {
+func (e *exports) newUnit(d *meta.Disk) (*unit, error) {
 	volume, err := e.node.Volume(d.ID)
 	if err != nil {
 		return nil, err
 	}
-	return lun.NewUnit(lun.UnitConfig{Disk: volume, Reservations: reservations{e.node.Reservations(d.ID)}, UUID: d.ID, Name: d.Name})
+	u := &unit{disk: d}
+	u.Unit, err = lun.NewUnit(lun.UnitConfig{Disk: volume, Reservations: reservations{e.node.Reservations(d.ID)}, UUID: d.ID, Name: d.Name,
+		Reset: func(done func(error)) { e.reset(u, d.ID, done) }})
+	return u, err
+}
+
+// resetLimit is how long the other nodes may take to give up the commands that
+// came before a reset.
+const resetLimit = 15 * time.Second
+
+// reset makes sure that no command which any node took before it has an effect
+// any more.
+func (e *exports) reset(u *unit, id meta.ID, done func(error)) {
+	u.resets.Add(1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), resetLimit)
+		defer cancel()
+		err := e.node.Reset(ctx, id)
+		// The state that has it was applied before, or is now.
+		e.apply(e.node.State())
+		u.resets.Add(-1)
+		done(err)
+	}()
 }
 
 func (e *exports) applyTarget(t *meta.Target) {
 	x := e.targets[t.Name]
 	if x == nil {
 		x = &exported{device: lun.NewDevice(t.Name), luns: map[uint16]meta.ID{}}
-		// Package target makes one SCSI port of each portal group.
-		x.device.SetPorts(e.group, []scsi.PortGroup{{State: scsi.ALUAActiveOptimized, Group: e.group, Ports: []uint16{e.group}}})
+		x.device.SetPorts(uint16(e.node.Self()), e.groups) // before anybody is attached
 		e.targets[t.Name] = x
 	}
 	e.applyLUNs(x, t)

@@ -169,6 +169,14 @@ var (
 	descSessions     = prometheus.NewDesc("petal_sessions", "Sessions logged in.", []string{"target"}, nil)
 	descDiskSize     = prometheus.NewDesc("petal_disk_size_bytes", "Size of a disk.", []string{"disk"}, nil)
 	descDiskUsed     = prometheus.NewDesc("petal_disk_used_bytes", "Space that a disk occupies.", []string{"disk"}, nil)
+	descDiskServed   = prometheus.NewDesc("petal_disk_served_percent", "Part of a disk that the cluster serves now.", []string{"disk"}, nil)
+	descDiskHealthy  = prometheus.NewDesc("petal_disk_healthy", "1 while a disk has all its copies.", []string{"disk"}, nil)
+	descLease        = prometheus.NewDesc("petal_lease", "1 while the cluster lets this node serve disks.", nil, nil)
+	descQuorum       = prometheus.NewDesc("petal_quorum", "1 while this node hears from a majority of the voters.", nil, nil)
+	descNodes        = prometheus.NewDesc("petal_nodes", "Members of the cluster.", []string{"state"}, nil)
+	descResyncLeft   = prometheus.NewDesc("petal_resync_left_bytes", "What this node still has to copy of what it missed.", []string{"link"}, nil)
+	descResyncCopied = prometheus.NewDesc("petal_resync_copied_bytes", "What this node has copied since it began to catch up.", []string{"link"}, nil)
+	descResyncRate   = prometheus.NewDesc("petal_resync_bytes_per_second", "How fast this node catches up.", []string{"link"}, nil)
 	descProblems     = prometheus.NewDesc("petal_problems", "Number of problems that `petal status` lists.", nil, nil)
 )
 
@@ -201,6 +209,15 @@ func (c nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(descCacheHits, st.Cache.Hits)
 	counter(descCacheMisses, st.Cache.Misses)
 	gauge(descProblems, float64(len(st.Problems)))
+	gauge(descLease, one(st.Cluster.Lease))
+	gauge(descQuorum, one(st.Cluster.Quorum))
+	gauge(descNodes, float64(st.Cluster.Up), "up")
+	gauge(descNodes, float64(st.Cluster.Nodes-st.Cluster.Up), "down")
+	for _, r := range st.Resync {
+		gauge(descResyncLeft, float64(r.Left), r.Link)
+		gauge(descResyncCopied, float64(r.Copied), r.Link)
+		gauge(descResyncRate, r.Rate, r.Link)
+	}
 	for target, n := range c.a.sessionsOf() {
 		gauge(descSessions, float64(n), target)
 	}
@@ -208,5 +225,14 @@ func (c nodeCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, d := range disks {
 		gauge(descDiskSize, float64(d.Size), d.Name)
 		gauge(descDiskUsed, float64(d.Used), d.Name)
+		gauge(descDiskServed, float64(d.Health.Served), d.Name)
+		gauge(descDiskHealthy, one(d.Health.State == "healthy"), d.Name)
 	}
+}
+
+func one(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -37,10 +38,28 @@ func Run(ctx context.Context, conf *config.Config, logTo io.Writer) error {
 		"after", a.recovery.Round(time.Millisecond).String())
 	notify(daemon.SdNotifyReady)
 	go feedWatchdog(ctx, func() { a.Status(ctx) })
-	<-ctx.Done()
+	if err := a.wait(ctx); err != nil {
+		return err
+	}
 	notify(daemon.SdNotifyStopping)
 	a.log.Info("stopping", "sessions", len(a.server.Sessions()))
 	return a.stop()
+}
+
+// wait returns nil when ctx ends, or why the node can't go on: what is wrong with
+// a member of a cluster may be found only when it hears of the others.
+func (a *appliance) wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-a.node.Ready():
+	}
+	if err := a.node.Failed(); err != nil {
+		return explainOpen(err)
+	}
+	a.log.Info("serving", "after", time.Since(a.started).Round(time.Millisecond).String())
+	<-ctx.Done()
+	return nil
 }
 
 // appliance is a running node. It implements api.Service.
@@ -50,17 +69,20 @@ type appliance struct {
 	started  time.Time
 	recovery time.Duration // from start to serving
 
-	portals listeners
+	portals listeners // bound at start, until they are served
 	admin   net.Listener
 	scrape  net.Listener // nil without admin.metrics
+	peers   net.Listener // nil without cluster.listen
 	node    *cluster.Node
 	server  *target.Server
 	exports *exports
 	metrics *metrics
+	cut     *cut // nil: the node has no connections that could be cut
 
-	changes  chan struct{} // of the agreed state; holds one
-	draining chan struct{} // closed when stopping
-	undo     []func()      // what release does, last first
+	suspended bool          // look's: as the portals are
+	changes   chan struct{} // of the agreed state or the lease; holds one
+	draining  chan struct{} // closed when stopping
+	undo      []func()      // what release does, last first
 }
 
 // onRelease has f run when the node ends, after what was registered later.
@@ -73,7 +95,7 @@ func (a *appliance) release() {
 }
 
 func (a *appliance) start() error {
-	a.changes, a.draining = make(chan struct{}, 1), make(chan struct{})
+	a.changes, a.draining, a.suspended = make(chan struct{}, 1), make(chan struct{}), true
 	if err := a.bind(); err != nil {
 		return err
 	}
@@ -89,25 +111,34 @@ func (a *appliance) start() error {
 	a.server = target.New(target.Config{Log: a.log, NopInterval: a.conf.ISCSI.NopInterval, NopTimeout: a.conf.ISCSI.NopTimeout,
 		LoginTimeout: a.conf.ISCSI.LoginTimeout, Observe: a.metrics.session})
 	a.onRelease(func() { a.server.Close() })
-	a.exports = newExports(a.node, a.server, a.conf.Portals[0].Group, a.log)
-	a.node.Watch(func(*meta.State) { a.wake() })
-	a.exports.apply(a.node.State())
-	go a.follow()
+	a.exports = newExports(a.node, a.server, a.conf.Portals, a.log)
+	a.server.Suspend() // until there is a lease
 	for i, l := range a.portals {
 		p := a.conf.Portals[i]
-		a.server.Serve(l, target.Portal{Advertise: p.Advertise, TPGT: p.Group})
+		a.server.Serve(l, target.Portal{Advertise: p.Advertise, TPGT: portTag(p.Group, a.node.Self())})
 	}
+	a.node.Watch(func(*meta.State) { a.wake() })
+	a.node.OnLease(func(bool) { a.wake() })
+	a.look()
+	go a.follow()
 	a.recovery = time.Since(a.started)
 	a.serveAdmin()
 	return nil
 }
 
-// bind takes all addresses, before anything is written.
+// bind takes all addresses, before anything is written. Those of portals are
+// given back until the node may serve.
 func (a *appliance) bind() (err error) {
 	if a.portals, err = bindPortals(a.conf.Portals); err != nil {
 		return err
 	}
 	a.onRelease(a.portals.close)
+	if address := a.conf.Cluster.Listen; address != "" {
+		if a.peers, err = net.Listen("tcp", address); err != nil {
+			return listenProblem("cluster.listen", address, err)
+		}
+		a.onRelease(func() { a.peers.Close() })
+	}
 	if address := a.conf.Admin.Metrics; address != "" {
 		if a.scrape, err = net.Listen("tcp", address); err != nil {
 			return listenProblem("admin.metrics", address, err)
@@ -128,18 +159,42 @@ func (a *appliance) bind() (err error) {
 
 // open opens the bricks and the agreed state, which recovers them.
 func (a *appliance) open() (err error) {
-	opt := cluster.Options{Dir: a.conf.Node.Dir, Name: a.conf.Node.Name, CacheBytes: a.conf.Cache, AcceptLoss: a.conf.AcceptLoss, Log: a.log}
-	for _, b := range a.conf.Bricks {
-		opt.Bricks = append(opt.Bricks, cluster.BrickOptions{Path: b.Path, Journal: b.Journal, Capacity: b.Capacity})
+	if err := CheckConfig(a.conf, "configuration"); err != nil {
+		return err
+	}
+	opt := nodeOptions(a.conf, a.log)
+	if k := a.conf.Cluster; k.Listen != "" && !k.Plain {
+		a.cut = &cut{}
+		opt.Dial = a.cut.dial
+	}
+	if a.peers != nil {
+		opt.Listener = a.peers
+		if a.cut != nil {
+			opt.Listener = a.cut.listener(a.peers)
+		}
 	}
 	a.node, err = cluster.Open(opt)
 	return explainOpen(err)
+}
+
+// nodeOptions is a configuration in the cluster's terms.
+func nodeOptions(conf *config.Config, log *slog.Logger) cluster.Options {
+	k := conf.Cluster
+	opt := cluster.Options{Dir: conf.Node.Dir, Name: conf.Node.Name, CacheBytes: conf.Cache, AcceptLoss: conf.AcceptLoss, Log: log, Times: Times(conf.Time),
+		Site: k.Site, Listen: k.Listen, Advertise: k.Address(), Plain: k.Plain, Witness: k.Witness, Portals: announce(conf.Portals)}
+	for _, b := range conf.Bricks {
+		opt.Bricks = append(opt.Bricks, cluster.BrickOptions{Path: b.Path, Journal: b.Journal, Capacity: b.Capacity})
+		warnVolatile(b.Path, log)
+	}
+	return opt
 }
 
 // explainOpen says what to do about a directory that can't be opened, where the
 // error itself doesn't.
 func explainOpen(err error) error {
 	switch {
+	case errors.Is(err, cluster.ErrNoCluster):
+		return problem{err, "`petal cluster init` makes it the first node of a cluster, `petal node join --token TOKEN` a further one"}
 	case errors.Is(err, vfs.ErrLocked):
 		return problem{err, "a petal runs there: stop it first, or use directories that are free"}
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
@@ -158,17 +213,55 @@ func (a *appliance) wake() {
 	}
 }
 
-// follow applies changes of the state that nobody here asked for. Those that
-// the admin socket asked for are applied before they are answered.
+// follow applies changes of the state that nobody here asked for, and of the
+// lease. Those that the admin socket asked for are applied before they are
+// answered.
 func (a *appliance) follow() {
+	retry := time.NewTicker(retryPortals)
+	defer retry.Stop()
 	for {
 		select {
 		case <-a.changes:
-			a.exports.apply(a.node.State())
+		case <-retry.C:
+			if !a.closed() {
+				continue
+			}
 		case <-a.draining:
 			return
 		}
+		a.look()
 	}
+}
+
+// retryPortals is how often a portal is tried again that could not be opened.
+const retryPortals = time.Second
+
+// look brings what is served up to the state and the lease. It is called by one
+// goroutine at a time.
+//
+//	no lease   drop sessions and close portals at once; then the rest
+//	lease      first know the state that it counts from; then open the portals
+func (a *appliance) look() {
+	leased := a.node.Leased()
+	if !leased && !a.suspended {
+		a.log.Warn("no lease: the portals are closed until the cluster gives one")
+		a.server.Suspend()
+	}
+	a.exports.setLeased(leased)
+	a.exports.apply(a.node.State())
+	if leased && a.suspended {
+		a.log.Info("lease: the portals are open")
+	}
+	if a.suspended = !leased; leased {
+		if err := a.server.Resume(); err != nil {
+			a.log.Error("a portal cannot be opened; trying again", "err", err)
+		}
+	}
+}
+
+// closed reports whether a portal should listen and does not.
+func (a *appliance) closed() bool {
+	return a.node.Leased() && slices.ContainsFunc(a.server.Portals(), func(p target.PortalInfo) bool { return !p.Listening })
 }
 
 func (a *appliance) serveAdmin() {

@@ -39,6 +39,7 @@ func refusal(err error) error {
 
 var kindOf = map[meta.Kind]api.Kind{
 	meta.ErrExists: api.Exists, meta.ErrNotFound: api.NotFound, meta.ErrInvalid: api.Invalid, meta.ErrInUse: api.InUse, meta.ErrStale: api.Unavailable,
+	meta.ErrNoQuorum: api.Unavailable, meta.ErrNotYet: api.Unavailable, meta.ErrOld: api.Invalid,
 }
 
 // changed ends a request that changed the state: what it did is served on return.

@@ -29,7 +29,7 @@ func (a *appliance) Disk(_ context.Context, name string) (api.Disk, error) {
 
 func describeDisk(state *meta.State, d *meta.Disk, sessions map[string]int, used map[meta.ID]uint64) api.Disk {
 	out := api.Disk{ID: uuid(d.ID), Name: d.Name, Size: d.Size, Used: used[d.ID], BlockSize: d.BlockSize,
-		WriteBack: d.WriteBack, ReadOnly: d.ReadOnly, Created: d.Created, Exports: []api.Export{}}
+		WriteBack: d.WriteBack, ReadOnly: d.ReadOnly, Created: d.Created, Scheme: diskScheme(state, d), Health: diskHealth(state, d), Exports: []api.Export{}}
 	for _, x := range state.Exports(d.ID) {
 		out.Exports = append(out.Exports, api.Export{Target: x.Target, LUN: x.LUN})
 	}
@@ -55,7 +55,7 @@ func uuid(id meta.ID) string {
 }
 
 func (a *appliance) CreateDisk(ctx context.Context, d api.NewDisk) (api.Disk, error) {
-	spec := cluster.DiskSpec{Name: d.Name, Size: d.Size, BlockSize: d.BlockSize, WriteBack: d.WriteBack, ReadOnly: d.ReadOnly, Target: d.Target, LUN: d.LUN}
+	spec := cluster.DiskSpec{Name: d.Name, Size: d.Size, BlockSize: d.BlockSize, WriteBack: d.WriteBack, ReadOnly: d.ReadOnly, Scheme: d.Scheme, Target: d.Target, LUN: d.LUN}
 	if spec.BlockSize == 0 {
 		spec.BlockSize = 512
 	}

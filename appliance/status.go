@@ -8,27 +8,33 @@ import (
 	"petal/appliance/api"
 	"petal/cluster"
 	"petal/cluster/meta"
+	"petal/target"
 )
 
 // Status says how the node is.
 func (a *appliance) Status(context.Context) (api.Status, error) {
 	state, n := a.node.State(), a.node.Status()
+	agreed := a.clusterStatus(state)
 	out := api.Status{
-		Node: a.conf.Node.Name, Version: Version, State: "ok", ClusterID: uuid(state.ClusterID()), Incarnation: n.Incarnation,
+		Node: nodeName(state, a), Version: Version, State: "ok", ClusterID: uuid(state.ClusterID()), Incarnation: n.Incarnation,
 		PID: os.Getpid(), Started: a.started, RecoveryMS: float64(a.recovery.Microseconds()) / 1000,
-		Portals: []api.Portal{}, Bricks: []api.Brick{}, Problems: a.exports.Problems(),
+		Portals: []api.Portal{}, Bricks: []api.Brick{}, Problems: a.exports.Problems(), Cluster: agreed, Unhealthy: unwell(state), Resync: a.resync(),
 		Cache: api.Cache{Used: n.Cache.Used, Budget: n.Cache.Budget, Hits: n.Cache.Hits, Misses: n.Cache.Misses},
 		Disks: len(state.Disks()), Targets: len(state.Targets()), Sessions: len(a.server.Sessions()),
 	}
-	for _, p := range a.conf.Portals {
-		out.Portals = append(out.Portals, api.Portal{Listen: p.Listen, Group: p.Group})
+	for i, p := range a.server.Portals() {
+		out.Portals = append(out.Portals, describePortal(p, a.conf.Portals[i].Group))
 	}
+	out.Problems = append(out.Problems, clusterProblems(state, agreed)...)
 	for _, b := range n.Bricks {
 		out.Bricks = append(out.Bricks, describeBrick(b))
 		out.Problems = append(out.Problems, brickProblems(b)...)
 	}
 	if len(out.Problems) > 0 {
 		out.State = "degraded"
+		if !agreed.Lease {
+			out.State = "suspended"
+		}
 	} else {
 		out.Problems = []string{}
 	}
@@ -38,6 +44,25 @@ func (a *appliance) Status(context.Context) (api.Status, error) {
 	default:
 	}
 	return out, nil
+}
+
+// nodeName is the node's name as the cluster has it.
+func nodeName(s *meta.State, a *appliance) string {
+	if srv := s.Server(a.node.Self()); srv != nil {
+		return srv.Name
+	}
+	return a.conf.Node.Name
+}
+
+func describePortal(p target.PortalInfo, group uint16) api.Portal {
+	out := api.Portal{Listen: p.Address, Group: group, State: "closed"}
+	if p.Listening {
+		out.State = "listening"
+	}
+	if p.Err != nil {
+		out.Error = p.Err.Error()
+	}
+	return out
 }
 
 func describeBrick(b cluster.BrickStatus) api.Brick {

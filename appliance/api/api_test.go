@@ -30,6 +30,11 @@ var (
 	aDisk    = Disk{ID: "id", Name: "data", Size: 1<<63 + 4096, BlockSize: 512, Created: time.Unix(1e9, 0).UTC(), Exports: []Export{{"iqn.2026-11.petal:data", 0}}}
 	aTarget  = Target{Name: "iqn.2026-11.petal:data", LUNs: []LUN{{3, "data"}}, Initiators: []string{"iqn.1993-08.org.debian:01:abc"}, CHAP: CHAP{User: "u"}}
 	aSession = Session{ID: "7", Target: "t", TSIH: 7, Since: time.Unix(1e9, 0).UTC()}
+	then     = time.Unix(1e9, 0).UTC()
+	aNode    = Node{ID: 2, Name: "n2", Kind: "data", State: "down", Since: &then, Vote: "voter", Addresses: []string{"192.0.2.2:3259"}, Portals: []string{"192.0.2.2:3260"}, Joined: then}
+	aToken   = Token{Token: "petal-1-secret", Expires: then, Uses: 3}
+	aLink    = Link{ID: "1.3", Nodes: []string{"n1", "n2"}, InSync: []string{"n1"}, Head: "n1", Version: 7, State: "degraded", Since: &then, Disks: []string{"data"}, Percent: 25}
+	anEvent  = Event{Number: 8, Time: then, Kind: "link", Node: "n2", Text: "n2 is out"}
 	aStatus  = Status{Node: "n", State: "ok", Portals: []Portal{}, Bricks: []Brick{{Path: "/b", State: "ok"}}, Problems: []string{}, Started: time.Unix(1e9, 0).UTC()}
 )
 
@@ -81,6 +86,24 @@ func (r *recorder) Sessions(context.Context) ([]Session, error) {
 	return []Session{aSession}, r.note("Sessions")
 }
 func (r *recorder) KillSession(_ context.Context, id string) error { return r.note("KillSession", id) }
+func (r *recorder) Nodes(context.Context) ([]Node, error)          { return []Node{aNode}, r.note("Nodes") }
+func (r *recorder) RemoveNode(_ context.Context, name string) error {
+	return r.note("RemoveNode", name)
+}
+func (r *recorder) ReportEnd(_ context.Context, name string, incarnation uint64) error {
+	return r.note("ReportEnd", name, incarnation)
+}
+func (r *recorder) CreateToken(_ context.Context, x NewToken) (Token, error) {
+	return aToken, r.note("CreateToken", x)
+}
+func (r *recorder) Links(context.Context) ([]Link, error) { return []Link{aLink}, r.note("Links") }
+func (r *recorder) ForceLink(_ context.Context, id string, x ForceLink) error {
+	return r.note("ForceLink", id, x)
+}
+func (r *recorder) Events(_ context.Context, after uint64) ([]Event, error) {
+	return []Event{anEvent}, r.note("Events", after)
+}
+func (r *recorder) Cut(_ context.Context, on bool) error { return r.note("Cut", on) }
 
 // serve serves s on a socket and returns its path.
 func serve(t *testing.T, s Service) string {
@@ -133,6 +156,15 @@ func TestRoundTrip(t *testing.T) {
 		{"SetDiscoveryCHAP", []any{account}, nil},
 		{"Sessions", nil, []Session{aSession}},
 		{"KillSession", []any{"7"}, nil},
+		{"Nodes", nil, []Node{aNode}},
+		{"RemoveNode", []any{odd}, nil},
+		{"ReportEnd", []any{"n2", uint64(7)}, nil},
+		{"CreateToken", []any{NewToken{Seconds: 60, Uses: 3}}, aToken},
+		{"CreateToken", []any{NewToken{}}, aToken},
+		{"Links", nil, []Link{aLink}},
+		{"ForceLink", []any{"1.3", ForceLink{Node: "n2", AcceptLoss: true}}, nil},
+		{"Events", []any{uint64(7)}, []Event{anEvent}},
+		{"Cut", []any{true}, nil},
 	} {
 		in := []reflect.Value{reflect.ValueOf(ctx)}
 		for _, a := range x.args {
@@ -155,8 +187,8 @@ func TestRoundTrip(t *testing.T) {
 			}
 		}
 	}
-	if n := reflect.TypeFor[Service]().NumMethod(); n != 18 {
-		t.Errorf("Service has %d methods; the list above was written for 18", n)
+	if n := reflect.TypeFor[Service]().NumMethod(); n != 26 {
+		t.Errorf("Service has %d methods; the list above was written for 26", n)
 	}
 }
 

@@ -173,3 +173,43 @@ func (c *Client) Sessions(ctx context.Context) ([]Session, error) {
 func (c *Client) KillSession(ctx context.Context, id string) error {
 	return c.call(ctx, "DELETE", "/v1/sessions/"+url.PathEscape(id), nil, nil)
 }
+
+// Nodes lists the members of the cluster.
+func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
+	return get[[]Node](ctx, c, "GET", "/v1/nodes", nil)
+}
+
+// RemoveNode takes a node out of the cluster for good.
+func (c *Client) RemoveNode(ctx context.Context, name string) error {
+	return c.call(ctx, "DELETE", "/v1/nodes/"+url.PathEscape(name), nil, nil)
+}
+
+// ReportEnd says that the process of a node has ended.
+func (c *Client) ReportEnd(ctx context.Context, name string, incarnation uint64) error {
+	return c.call(ctx, "POST", "/v1/nodes/"+url.PathEscape(name)+"/ended", endBody{incarnation}, nil)
+}
+
+// CreateToken makes a token with which nodes join.
+func (c *Client) CreateToken(ctx context.Context, t NewToken) (Token, error) {
+	return get[Token](ctx, c, "POST", "/v1/tokens", t)
+}
+
+// Links lists the groups of nodes that hold the same data.
+func (c *Client) Links(ctx context.Context) ([]Link, error) {
+	return get[[]Link](ctx, c, "GET", "/v1/links", nil)
+}
+
+// ForceLink takes one node's copy for the truth.
+func (c *Client) ForceLink(ctx context.Context, id string, f ForceLink) error {
+	return c.call(ctx, "POST", "/v1/links/"+url.PathEscape(id)+"/force", f, nil)
+}
+
+// Events lists what happened after the event of that number.
+func (c *Client) Events(ctx context.Context, after uint64) ([]Event, error) {
+	return get[[]Event](ctx, c, "GET", fmt.Sprintf("/v1/events?after=%d", after), nil)
+}
+
+// Cut has the node hear and say nothing to other nodes, or ends that.
+func (c *Client) Cut(ctx context.Context, on bool) error {
+	return c.call(ctx, "PUT", "/v1/debug/cut", cutBody{on}, nil)
+}

@@ -37,6 +37,22 @@ type Service interface {
 
 	Sessions(ctx context.Context) ([]Session, error)
 	KillSession(ctx context.Context, id string) error
+
+	Nodes(ctx context.Context) ([]Node, error)
+	// RemoveNode takes a node out for good. It refuses to take the last copy of
+	// anything, or the last vote.
+	RemoveNode(ctx context.Context, name string) error
+	// ReportEnd says that the process of a node has ended, that of this start. Only
+	// who has seen it end may say so: a supervisor.
+	ReportEnd(ctx context.Context, name string, incarnation uint64) error
+	CreateToken(ctx context.Context, t NewToken) (Token, error)
+	Links(ctx context.Context) ([]Link, error)
+	ForceLink(ctx context.Context, id string, f ForceLink) error
+	// Events are the last ones whose number is greater than after, oldest first.
+	Events(ctx context.Context, after uint64) ([]Event, error)
+	// Cut has the node hear and say nothing to other nodes, or ends that: to see
+	// what a cut network does.
+	Cut(ctx context.Context, on bool) error
 }
 
 const maxBody = 1 << 20 // bytes of one request; an ACL of 1024 names fits
@@ -91,6 +107,15 @@ type (
 	nameBody struct {
 		Name string `json:"name"`
 	}
+	byAfter struct {
+		After uint64 `query:"after"`
+	}
+	endBody struct {
+		Incarnation uint64 `json:"incarnation" minimum:"1"`
+	}
+	cutBody struct {
+		On bool `json:"on"`
+	}
 	aclBody struct {
 		Initiators []string `json:"initiators"`
 	}
@@ -134,6 +159,24 @@ func register(api huma.API, s Service) {
 	})
 	route(api, "GET", "/v1/sessions", "list sessions", func(ctx context.Context, _ *none) ([]Session, error) { return s.Sessions(ctx) })
 	routeEmpty(api, "DELETE", "/v1/sessions/{name}", "kill session", func(ctx context.Context, in *byName) error { return s.KillSession(ctx, in.Name) })
+	registerCluster(api, s)
+}
+
+func registerCluster(api huma.API, s Service) {
+	route(api, "GET", "/v1/nodes", "list nodes", func(ctx context.Context, _ *none) ([]Node, error) { return s.Nodes(ctx) })
+	routeEmpty(api, "DELETE", "/v1/nodes/{name}", "remove node", func(ctx context.Context, in *byName) error { return s.RemoveNode(ctx, in.Name) })
+	routeEmpty(api, "POST", "/v1/nodes/{name}/ended", "report end of node", func(ctx context.Context, in *withBody[endBody]) error {
+		return s.ReportEnd(ctx, in.Name, in.Body.Incarnation)
+	})
+	route(api, "POST", "/v1/tokens", "create token", func(ctx context.Context, in *onlyBody[NewToken]) (Token, error) {
+		return s.CreateToken(ctx, in.Body)
+	})
+	route(api, "GET", "/v1/links", "list links", func(ctx context.Context, _ *none) ([]Link, error) { return s.Links(ctx) })
+	routeEmpty(api, "POST", "/v1/links/{name}/force", "force link", func(ctx context.Context, in *withBody[ForceLink]) error {
+		return s.ForceLink(ctx, in.Name, in.Body)
+	})
+	route(api, "GET", "/v1/events", "list events", func(ctx context.Context, in *byAfter) ([]Event, error) { return s.Events(ctx, in.After) })
+	routeEmpty(api, "PUT", "/v1/debug/cut", "cut node off", func(ctx context.Context, in *onlyBody[cutBody]) error { return s.Cut(ctx, in.Body.On) })
 }
 
 func registerDisks(api huma.API, s Service) {

@@ -12,6 +12,8 @@ type Disk struct {
 	WriteBack bool      `json:"write_back" doc:"writes are acknowledged before they are durable"`
 	ReadOnly  bool      `json:"read_only"`
 	Created   time.Time `json:"created"`
+	Scheme    string    `json:"scheme" enum:"stripe,mirror,mirror3" doc:"stripe: one copy; mirror: two; mirror3: three"`
+	Health    Health    `json:"health"`
 	Exports   []Export  `json:"exports" doc:"where initiators find it"`
 	Sessions  int       `json:"sessions" doc:"sessions logged in to a target that exports it"`
 }
@@ -29,6 +31,7 @@ type NewDisk struct {
 	BlockSize int     `json:"block_size,omitempty" doc:"512 (default) or 4096"`
 	WriteBack bool    `json:"write_back,omitempty"`
 	ReadOnly  bool    `json:"read_only,omitempty"`
+	Scheme    string  `json:"scheme,omitempty" enum:"stripe,mirror,mirror3" doc:"default: mirror if there are two nodes with disks, else stripe"`
 	Target    string  `json:"target,omitempty" doc:"target that exports it, made if missing; default: the node's IQN base, a colon and the name"`
 	LUN       *uint16 `json:"lun,omitempty" doc:"0 to 255; default: the lowest never used in that target"`
 	NoExport  bool    `json:"no_export,omitempty" doc:"do not map it to any target"`
@@ -86,11 +89,11 @@ type Session struct {
 	Outstanding  int       `json:"outstanding" doc:"commands in flight"`
 }
 
-// Status is how a node is.
+// Status is how a node is, and what it knows of the cluster.
 type Status struct {
 	Node        string    `json:"node"`
 	Version     string    `json:"version"`
-	State       string    `json:"state" enum:"ok,degraded,draining" doc:"degraded: something below says failed"`
+	State       string    `json:"state" enum:"ok,degraded,suspended,draining" doc:"degraded: something is listed under problems; suspended: the node may not serve disks now"`
 	ClusterID   string    `json:"cluster_id"`
 	Incarnation uint64    `json:"incarnation" doc:"starts of this node so far"`
 	PID         int       `json:"pid"`
@@ -99,7 +102,10 @@ type Status struct {
 	Portals     []Portal  `json:"portals"`
 	Bricks      []Brick   `json:"bricks"`
 	Cache       Cache     `json:"cache"`
+	Cluster     Cluster   `json:"cluster"`
 	Disks       int       `json:"disks"`
+	Unhealthy   []Unwell  `json:"unhealthy" doc:"the disks that are not healthy"`
+	Resync      []Resync  `json:"resync" doc:"copies that this node is catching up on"`
 	Targets     int       `json:"targets"`
 	Sessions    int       `json:"sessions"`
 	Problems    []string  `json:"problems" doc:"what an operator should look at; empty when all is well"`
@@ -109,7 +115,8 @@ type Status struct {
 type Portal struct {
 	Listen string `json:"listen"`
 	Group  uint16 `json:"group"`
-	Error  string `json:"error,omitempty" doc:"why it does not listen"`
+	State  string `json:"state" enum:"listening,closed" doc:"closed: the node may not serve disks now"`
+	Error  string `json:"error,omitempty" doc:"why it does not listen though it may"`
 }
 
 // Brick is one disk of the node.

@@ -1,18 +1,22 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"petal/target/initiator"
 	"petal/target/initiator/load"
+	"petal/target/iscsi"
 )
 
 func (s streams) bench() *cli.Command {
@@ -24,6 +28,10 @@ URL is iscsi://[USER[%SECRET]@]HOST[:PORT]/TARGET/LUN, of any iSCSI target. With
 several, each job runs on one after the other, --rounds times, and the median
 ratio of the first to the others is printed. Jobs are all combinations of
 --block, --depth and --read.
+
+--portals names more portals of the same target: the sessions share all of them
+out between them, and one that loses its portal goes on at another after
+--path-delay, as a multipath initiator does.
 
 With --verify every 512 bytes carry a stamp, all reads are judged, and the whole
 region is read at the end. --state FILE keeps what was acknowledged, so that a
@@ -47,6 +55,8 @@ and writes nothing. Exit status 6 if anything is lost, torn, misplaced or made u
 			&cli.BoolFlag{Name: "check", Usage: "only judge the disk against --state"},
 			&cli.BoolFlag{Name: "new", Usage: "the disk is new: what was not written must be zero"},
 			&cli.DurationFlag{Name: "reconnect", Usage: "try for `TIME` to get a lost connection again", Value: 30 * time.Second},
+			&cli.StringFlag{Name: "portals", Usage: "more portals of the same target, `ADDRESS:PORT` each, separated by commas or spaces"},
+			&cli.DurationFlag{Name: "path-delay", Usage: "leave a lost portal for another one after `TIME`", Value: initiator.DefaultPathDelay},
 			&cli.Uint64Flag{Name: "seed", Usage: "`SEED` of offsets, mix and content", DefaultText: "random"},
 			&cli.StringFlag{Name: "initiator", Usage: "log in as `IQN`"},
 			&cli.StringFlag{Name: "user", Usage: "CHAP `USER`"},
@@ -78,12 +88,49 @@ func runBench(c *call) error {
 		return hinted{fmt.Errorf("%w: %d findings", errDamage, len(r.Verified.Findings)), "do not use the disk; keep its bricks and the state file, they are the evidence"}
 	}
 	if failed != nil {
-		return hinted{failed, "is the target up? `petal status` tells of petal's; `petal bench --help` explains the flags"}
+		return benchError(ctx, conf, failed)
 	}
 	if !r.OK() {
 		return hinted{errors.New("I/O errors were seen"), "they are listed above; the target's log says more"}
 	}
 	return nil
+}
+
+// benchError says what to do about a run that failed.
+func benchError(ctx context.Context, conf load.Config, err error) error {
+	if _, bad := errors.AsType[load.ConfigError](err); bad {
+		return usageError{"petal bench: " + strings.TrimPrefix(err.Error(), "load: "), helpHint("petal bench")}
+	}
+	if refused, ok := errors.AsType[*initiator.LoginError](err); ok {
+		return hinted{err, loginHint(refused.Status, or(conf.Options.Name, initiator.DefaultName))}
+	}
+	switch {
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return hinted{errors.New("interrupted"), "what was measured until then is above; --time sets the end"}
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return hinted{err, "is the target up, and is this its portal? `petal status` tells of petal's"}
+	}
+	return hinted{err, "the target's log says more"}
+}
+
+// loginHint says what to do about a refused login.
+func loginHint(status iscsi.LoginStatus, name string) string {
+	switch status {
+	case iscsi.LoginAuthFailure:
+		return "the target wants CHAP, or other names or secrets: --user and --secret-file (`petal target chap` sets petal's)"
+	case iscsi.LoginForbidden:
+		return "the target's access list does not name " + name + ": log in as another with --initiator, or `petal target acl TARGET --add " + name + "`"
+	case iscsi.LoginNotFound:
+		return "there is no target of that name at this portal (`petal target list` shows petal's)"
+	}
+	return "the target's log says more"
+}
+
+func or(s, instead string) string {
+	if s == "" {
+		return instead
+	}
+	return s
 }
 
 // benchConfig turns flags into what to do.
@@ -93,6 +140,21 @@ func benchConfig(c *call) (conf load.Config, err error) {
 		Fill: c.Bool("fill"), Verify: c.Bool("verify"), VerifyState: c.String("state"), CheckOnly: c.Bool("check"), ExpectZeros: c.Bool("new"),
 		Reconnect: c.Duration("reconnect"),
 		Options:   initiator.Options{Name: c.String("initiator"), User: c.String("user"), HeaderDigest: c.Bool("digests"), DataDigest: c.Bool("digests")},
+	}
+	if err := benchNumbers(c); err != nil {
+		return conf, err
+	}
+	conf.Options.Portals = strings.FieldsFunc(c.String("portals"), func(r rune) bool { return r == ',' || r == ' ' })
+	if conf.Options.PathDelay = c.Duration("path-delay"); len(conf.Options.Portals) > 0 {
+		conf.Options.PingEvery = pathPing
+		if len(conf.URLs) > 1 {
+			return conf, usageError{"petal bench: --portals goes with one URL", "they are portals of the same target"}
+		}
+	}
+	for _, p := range conf.Options.Portals {
+		if _, _, err := net.SplitHostPort(p); err != nil {
+			return conf, usageError{fmt.Sprintf("petal bench: --portals %q", p), "write ADDRESS:PORT"}
+		}
 	}
 	for _, u := range conf.URLs {
 		if _, err := initiator.ParseURL(u); err != nil {
@@ -124,11 +186,38 @@ func benchConfig(c *call) (conf load.Config, err error) {
 	return conf, err
 }
 
+// pathPing is how a lost path is noticed that says nothing: after as much
+// silence, and as much again.
+const pathPing = 5 * time.Second
+
+// benchNumbers refuses what would do nothing.
+func benchNumbers(c *call) error {
+	for _, flag := range []string{"sessions", "rounds"} {
+		if n := c.Int(flag); n < 1 {
+			return usageError{fmt.Sprintf("petal bench: --%s %d", flag, n), "at least 1"}
+		}
+	}
+	if d := c.Duration("time"); d <= 0 {
+		return usageError{fmt.Sprintf("petal bench: --time %v", d), "write a time such as 10s or 5m"}
+	}
+	for _, flag := range []string{"warmup", "reconnect", "path-delay"} {
+		if d := c.Duration(flag); d < 0 {
+			return usageError{fmt.Sprintf("petal bench: --%s %v", flag, d), "a time cannot be negative"}
+		}
+	}
+	return nil
+}
+
 // benchJobs makes a job of each combination.
 func benchJobs(c *call) (jobs []load.Job, err error) {
 	depths, err := numbers(c, "depth")
 	if err != nil {
 		return nil, err
+	}
+	for _, d := range depths {
+		if d < 1 || d > load.MaxDepth {
+			return nil, usageError{fmt.Sprintf("petal bench: --depth %d", d), fmt.Sprintf("from 1 to %d", load.MaxDepth)}
+		}
 	}
 	reads, err := numbers(c, "read")
 	if err != nil {

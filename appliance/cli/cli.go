@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -54,11 +55,13 @@ const (
 	exitUnreachable = 4
 	exitRefused     = 5
 	exitDamage      = 6
+	exitUnavailable = 7
 )
 
 const exitHelp = `Exit status: 0 done; 1 failed; 2 wrong command line; 3 wrong configuration;
 4 no node answers; 5 the node refused (no such thing, taken, in use, invalid);
-6 damaged or wrong data found (brick check, bench --verify).
+6 damaged or wrong data found (brick check, bench --verify); 7 the node cannot do
+it now (no quorum): try again, or ask another node.
 petal demo --exec CMD exits with the status of CMD.`
 
 func exitCode(err error) int {
@@ -85,6 +88,8 @@ func exitCode(err error) int {
 			return exitUnreachable
 		case api.NotFound, api.Exists, api.InUse, api.Invalid, api.NoSpace:
 			return exitRefused
+		case api.Unavailable:
+			return exitUnavailable
 		}
 	}
 	return exitFailed
@@ -142,6 +147,13 @@ func (c *call) untilSignal() (context.Context, context.CancelFunc) {
 	ctx, cancel := signal.NotifyContext(c.Context.Context, syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, cancel)
 	return ctx, cancel
+}
+
+// within is untilSignal with a limit.
+func (c *call) within(limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := c.untilSignal()
+	limited, stop := context.WithTimeout(ctx, limit)
+	return limited, func() { stop(); cancel() }
 }
 
 // node returns a client of the node that --admin names.
@@ -240,7 +252,8 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		EnableBashCompletion: true, HideHelpCommand: true, OnUsageError: onUsageError,
 		ExitErrHandler: func(*cli.Context, error) {}, // Run reports, once
 		Commands: []*cli.Command{
-			s.serve(), s.demo(), s.status(), s.disk(), s.target(), s.session(), s.config(), s.brick(), s.bench(), s.version(), s.completion(), s.man(),
+			s.serve(), s.demo(), s.status(), s.disk(), s.target(), s.session(), s.cluster(), s.node(), s.link(), s.events(), s.witness(),
+			s.config(), s.brick(), s.bench(), s.version(), s.completion(), s.man(),
 		},
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"petal/appliance"
 	"petal/appliance/config"
 )
 
@@ -16,7 +17,7 @@ func (s streams) config() *cli.Command {
 func (s streams) configCheck() *cli.Command {
 	return s.command(spec{
 		name: "check", usage: "say what is wrong with a petal.toml", args: "[FILE]",
-		description: "FILE is " + config.DefaultFile + " unless given. Nothing but the file is looked at.",
+		description: "FILE is " + config.DefaultFile + " unless given. Nothing but the file is looked at.\nWith --json every key is printed with the value that holds.",
 		flags:       []cli.Flag{jsonFlag},
 		run: func(c *call) error {
 			file := c.Args().First()
@@ -25,6 +26,9 @@ func (s streams) configCheck() *cli.Command {
 			}
 			conf, err := config.Load(file)
 			if err != nil {
+				return err
+			}
+			if err := appliance.CheckConfig(conf, file); err != nil {
 				return err
 			}
 			return c.result(conf, func(w io.Writer) { fmt.Fprintf(w, "%s: ok\n", file) })

@@ -4,13 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -21,15 +23,21 @@ import (
 const (
 	demoTarget = "iqn.2026-11.petal:demo"
 	demoDisk   = "demo"
+	// demoMaxNodes is as many as one ring has servers.
+	demoMaxNodes = 64
 )
 
 func (s streams) demo() *cli.Command {
-	return s.command(spec{
-		name: "demo", usage: "start nodes with a disk to play with",
+	demo := s.command(spec{
+		name: "demo", usage: "start a cluster of nodes with a disk to play with",
 		description: `Starts each node as a process of its own, node I listening on 127.0.0.I:PORT,
-and exports a disk as LUN 0 of ` + demoTarget + `. It prints a line
-"ready iscsi://127.0.0.1:PORT/` + demoTarget + `/0" and serves until it is
-interrupted, or runs CMD and exits with its status.
+and exports a disk as LUN 0 of ` + demoTarget + `, mirrored if there are several
+nodes. It prints a line "ready iscsi://127.0.0.1:PORT/` + demoTarget + `/0" and
+serves until it is interrupted, or runs CMD and exits with its status.
+
+Meanwhile, from another terminal, "petal demo kill 3" kills node 3 and "petal
+demo start 3" starts it again; pause and resume, cut and heal do what they say.
+Nodes talk to each other at 127.0.1.I:PORT, over TLS.
 
 CMD finds in its environment: PETAL_URL (as in the ready line), PETAL_PORTALS
 (ADDRESS:PORT of each node, separated by spaces), PETAL_DIR, and PETAL_ADMIN (the
@@ -37,14 +45,18 @@ first node's admin socket, so that "petal status" works). DIR/nI holds node I:
 petal.toml, pid, log, and its data. A DIR that is kept starts again with its data;
 without --dir everything is removed at the end.`,
 		flags: []cli.Flag{
-			&cli.IntFlag{Name: "nodes", Usage: "`N` nodes", Value: 1},
+			&cli.IntFlag{Name: "nodes", Usage: "`N` nodes, 1 to 64", DefaultText: "those that DIR has, else 4", Value: 4},
 			&cli.StringFlag{Name: "dir", Usage: "keep everything in `DIR`", DefaultText: "a temporary directory"},
 			&cli.IntFlag{Name: "port", Usage: "listen on `PORT`", Value: 3260},
 			&cli.StringFlag{Name: "size", Usage: "`SIZE` of the disk, if it is new", Value: "10GiB"},
 			&cli.StringFlag{Name: "exec", Usage: "run `CMD` with sh, then stop"},
+			&cli.BoolFlag{Name: "unsupervised", Usage: "do not tell the cluster when a node's process ends: as if its machine had died"},
+			&cli.Float64Flag{Name: "scale", Usage: "stretch the cluster's times by `FACTOR`: for slow machines", Value: 1},
 		},
 		run: runDemo,
 	})
+	demo.Subcommands = s.demoPlay()
+	return demo
 }
 
 func runDemo(c *call) (err error) {
@@ -59,7 +71,11 @@ func runDemo(c *call) (err error) {
 		return err
 	}
 	defer d.close()
-	if err := d.start(ctx, c.Int("nodes")); err != nil {
+	n, err := d.count(c.Int("nodes"))
+	if err != nil {
+		return err
+	}
+	if err := d.start(ctx, n); err != nil {
 		return err
 	}
 	if err := d.makeDisk(ctx, bytes); err != nil {
@@ -67,6 +83,7 @@ func runDemo(c *call) (err error) {
 	}
 	fmt.Fprintln(c.out, "ready "+d.url())
 	if c.IsSet("exec") {
+		d.watch(ctx)
 		return d.runCommand(ctx, c.String("exec"))
 	}
 	d.sayWhatNext()
@@ -75,11 +92,8 @@ func runDemo(c *call) (err error) {
 
 // demoArgs checks the flags before anything is touched.
 func demoArgs(c *call) (bytes uint64, err error) {
-	if n := c.Int("nodes"); n != 1 {
-		if n < 1 {
-			return 0, usageError{fmt.Sprintf("petal demo: --nodes %d", n), "a demo needs at least one node"}
-		}
-		return 0, usageError{fmt.Sprintf("petal demo: --nodes %d: this release has no cluster yet: nodes do not replicate to each other", n), "leave --nodes out for a single node"}
+	if n := c.Int("nodes"); n < 1 || n > demoMaxNodes {
+		return 0, usageError{fmt.Sprintf("petal demo: --nodes %d", n), fmt.Sprintf("from 1 to %d", demoMaxNodes)}
 	}
 	if port := c.Int("port"); port < 1 || port > 65535 {
 		return 0, usageError{fmt.Sprintf("petal demo: --port %d", port), "a port is a number from 1 to 65535"}
@@ -95,6 +109,7 @@ type demo struct {
 	lock      *os.File
 	port      int
 	nodes     []*demoNode
+	closing   atomic.Bool
 }
 
 func newDemo(c *call) (*demo, error) {
@@ -119,21 +134,118 @@ func newDemo(c *call) (*demo, error) {
 	return d, err
 }
 
+// report tells the cluster, as a supervisor does, that a node's process has
+// ended: then nobody waits for its lease. Any node that hears it will do.
+func (d *demo) report(dead *demoNode) {
+	if d.c.Bool("unsupervised") || dead.incarnation == 0 || d.closing.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), reportLimit)
+	defer cancel()
+	for _, n := range d.nodes {
+		if n != dead {
+			go api.NewClient(n.socket()).ReportEnd(ctx, fmt.Sprintf("n%d", dead.index), dead.incarnation)
+		}
+	}
+	<-ctx.Done()
+}
+
+const reportLimit = time.Second
+
 func (d *demo) url() string {
 	return fmt.Sprintf("iscsi://%s/%s/0", d.nodes[0].portal, demoTarget)
 }
 
-// start starts n nodes and waits until they serve.
+// count is how many nodes there are to be: as many as the directory has, if it
+// has some.
+func (d *demo) count(asked int) (int, error) {
+	kept := 0
+	for isNode(d.dir, kept+1) {
+		kept++
+	}
+	switch {
+	case kept == 0 || kept == asked:
+		return asked, nil
+	case d.c.IsSet("nodes"):
+		return 0, usageError{fmt.Sprintf("petal demo: --nodes %d: %s was made with %s", asked, d.dir, count(kept, "node")), "leave --nodes out, or choose another --dir"}
+	}
+	return kept, nil
+}
+
+// isNode reports whether a directory of an earlier demo has node i.
+func isNode(dir string, i int) bool {
+	_, err := os.Stat(filepath.Join(dir, "n"+strconv.Itoa(i), "petal.toml"))
+	return err == nil
+}
+
+// start starts n nodes and waits until they serve. Of a new cluster the first
+// one makes the tokens with which the others join.
 func (d *demo) start(ctx context.Context, n int) error {
+	fresh := !isNode(d.dir, 1)
 	for i := 1; i <= n; i++ {
-		node := &demoNode{index: i, dir: filepath.Join(d.dir, "n"+strconv.Itoa(i)), portal: net.JoinHostPort("127.0.0."+strconv.Itoa(i), strconv.Itoa(d.port))}
-		if err := node.start(); err != nil {
+		d.nodes = append(d.nodes, newDemoNode(d.dir, i, d.port, n, d.c.Float64("scale")))
+	}
+	if fresh && n > 1 {
+		if err := d.found(ctx); err != nil {
 			return err
 		}
-		d.nodes = append(d.nodes, node)
+	}
+	for _, node := range d.nodes {
+		if node.cmd == nil {
+			if err := node.start(); err != nil {
+				return err
+			}
+		}
 	}
 	for _, node := range d.nodes {
 		if err := node.waitReady(ctx); err != nil {
+			return err
+		}
+	}
+	return d.waitServing(ctx)
+}
+
+// found makes a new cluster: the first node, started, and the others as members.
+// If that fails nothing stays.
+func (d *demo) found(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			for _, n := range d.nodes {
+				n.stop()
+				os.RemoveAll(n.dir)
+			}
+		}
+	}()
+	first := d.nodes[0]
+	if err := first.run1(ctx, "cluster", "init", "demo"); err != nil {
+		return err
+	}
+	if err := first.start(); err != nil {
+		return err
+	}
+	if err := first.waitReady(ctx); err != nil {
+		return err
+	}
+	client := api.NewClient(first.socket())
+	if err := first.waitLease(ctx, client); err != nil {
+		return err
+	}
+	token, err := client.CreateToken(ctx, api.NewToken{Uses: len(d.nodes) - 1})
+	if err != nil {
+		return err
+	}
+	for _, node := range d.nodes[1:] {
+		if err := node.run1(ctx, "node", "join", "--token", token.Token); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitServing waits until every node may serve.
+func (d *demo) waitServing(ctx context.Context) error {
+	for _, node := range d.nodes {
+		if err := node.waitLease(ctx, api.NewClient(node.socket())); err != nil {
 			return err
 		}
 	}
@@ -162,6 +274,19 @@ func (d *demo) environment() []string {
 		portals[i] = n.portal
 	}
 	return []string{"PETAL_URL=" + d.url(), "PETAL_PORTALS=" + strings.Join(portals, " "), "PETAL_DIR=" + d.dir, "PETAL_ADMIN=" + d.nodes[0].socket()}
+}
+
+// watch reports the nodes that die while CMD runs.
+func (d *demo) watch(ctx context.Context) {
+	for _, n := range d.nodes {
+		go func() {
+			select {
+			case <-n.exited:
+				d.report(n)
+			case <-ctx.Done():
+			}
+		}()
+	}
 }
 
 // runCommand runs the --exec command, hands it the signal that ends us, and
@@ -197,8 +322,23 @@ The disk is thin and durable. In another terminal:
   %[6]s status; %[6]s disk list; %[6]s session list
   qemu-img info %[2]s
   %[6]s bench --time 10s %[2]s      (overwrites the disk)
-  iscsiadm -m discovery -t st -p %[3]s && iscsiadm -m node -T %[4]s -l   (as root)
-Stop with Ctrl-C.%[5]s`, d.nodes[0].socket(), d.url(), d.nodes[0].portal, demoTarget, keep, d.self())
+  iscsiadm -m discovery -t st -p %[3]s && iscsiadm -m node -T %[4]s -l   (as root)%[7]s
+Stop with Ctrl-C.%[5]s`, d.nodes[0].socket(), d.url(), d.nodes[0].portal, demoTarget, keep, d.self(), d.sayCluster())
+}
+
+// sayCluster is what there is to play with beyond one node.
+func (d *demo) sayCluster() string {
+	if len(d.nodes) == 1 {
+		return ""
+	}
+	portals := make([]string, 0, len(d.nodes)-1)
+	for _, n := range d.nodes[1:] {
+		portals = append(portals, n.portal)
+	}
+	return fmt.Sprintf(`
+  %[1]s cluster status; %[1]s node list; %[1]s events
+  %[1]s bench --verify --time 60s --sessions 2 --portals %[2]s %[3]s
+  %[1]s demo kill 3; %[1]s demo start 3    (also pause, resume, cut, heal)`, d.self(), strings.Join(portals, ","), d.url())
 }
 
 // self is how to call this program.
@@ -209,24 +349,45 @@ func (d *demo) self() string {
 	return "petal"
 }
 
-// waitForEnd serves until a signal, or until the last node has died.
+// waitForEnd serves until a signal. A single node that has died is the end;
+// of several nodes all may die, to be started again.
 func (d *demo) waitForEnd(ctx context.Context) error {
+	died := make(chan *demoNode)
 	for _, n := range d.nodes {
+		go func() {
+			select {
+			case <-n.exited:
+				died <- n
+			case <-ctx.Done():
+			}
+		}()
+	}
+	for len(d.nodes) > 1 {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-n.exited:
-			d.c.say("%v", n.died())
+		case n := <-died:
+			go d.report(n)
+			d.c.say("%v; start it again with: %s demo start %d --dir %s", n.died(), d.self(), n.index, d.dir)
 		}
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case n := <-died:
+		d.c.say("%v", n.died())
 	}
 	return hinted{errors.New("no node is left"), "see " + filepath.Join(d.dir, "n1", "log")}
 }
 
-// close stops all nodes and removes what was temporary.
+// close stops all nodes, all at once, and removes what was temporary.
 func (d *demo) close() {
+	d.closing.Store(true)
+	var all sync.WaitGroup
 	for _, n := range d.nodes {
-		n.stop()
+		all.Go(n.stop)
 	}
+	all.Wait()
 	if d.temporary {
 		os.RemoveAll(d.dir)
 	}

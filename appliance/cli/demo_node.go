@@ -14,6 +14,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"petal/appliance/api"
+	"petal/appliance/config"
 )
 
 const (
@@ -27,9 +30,13 @@ const (
 //	start --> READY=1 --> ... --> SIGTERM --> exited
 //	   \--> exited before READY: what it said last is the error
 type demoNode struct {
-	index  int
-	dir    string
-	portal string
+	index, of int
+	dir       string
+	portal    string
+	peers     string  // where other nodes connect to
+	scale     float64 // of the cluster's times
+
+	incarnation uint64 // of the process that we have started
 
 	cmd    *exec.Cmd
 	notify *net.UnixConn
@@ -37,19 +44,51 @@ type demoNode struct {
 	exited chan struct{} // closed when the process is gone
 }
 
+func newDemoNode(dir string, index, port, of int, scale float64) *demoNode {
+	i := strconv.Itoa(index)
+	return &demoNode{index: index, of: of, dir: filepath.Join(dir, "n"+i), scale: scale,
+		portal: net.JoinHostPort("127.0.0."+i, strconv.Itoa(port)), peers: net.JoinHostPort("127.0.1."+i, strconv.Itoa(port))}
+}
+
+func (n *demoNode) file() string   { return filepath.Join(n.dir, "petal.toml") }
 func (n *demoNode) socket() string { return filepath.Join(n.dir, "admin.sock") }
 func (n *demoNode) log() string    { return filepath.Join(n.dir, "log") }
 
-// start writes the node's configuration and starts it.
-func (n *demoNode) start() error {
+// write writes the node's configuration.
+func (n *demoNode) write() error {
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
 		return err
 	}
-	file := filepath.Join(n.dir, "petal.toml")
-	if err := os.WriteFile(file, n.config(), 0o600); err != nil {
+	return os.WriteFile(n.file(), n.config(), 0o600)
+}
+
+// run1 runs a command on the node's directory while the node is not running.
+func (n *demoNode) run1(ctx context.Context, args ...string) error {
+	if err := n.write(); err != nil {
 		return err
 	}
-	log, err := os.OpenFile(n.log(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", append(args, "--config", n.file())...)
+	cmd.Args[0] = os.Args[0]
+	text, err := cmd.CombinedOutput()
+	if err != nil {
+		text, hint := lastError(text)
+		return hinted{fmt.Errorf("node %d: petal %s: %s", n.index, strings.Join(args[:2], " "), or(text, err.Error())), hint}
+	}
+	return nil
+}
+
+// start writes the node's configuration and starts it.
+func (n *demoNode) start() error {
+	if err := n.write(); err != nil {
+		return err
+	}
+	// The terminal's Ctrl-C is for the demo alone; and should the demo be killed, its nodes stop.
+	return n.launch(os.O_TRUNC, &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM})
+}
+
+// launch starts the node's process. mode says what becomes of its log.
+func (n *demoNode) launch(mode int, attr *syscall.SysProcAttr) error {
+	log, err := os.OpenFile(n.log(), os.O_CREATE|os.O_WRONLY|mode, 0o600)
 	if err != nil {
 		return err
 	}
@@ -60,12 +99,11 @@ func (n *demoNode) start() error {
 		return err
 	}
 	n.ready, n.exited = make(chan struct{}), make(chan struct{})
-	n.cmd = exec.Command("/proc/self/exe", "serve", "--config", file)
+	n.cmd = exec.Command("/proc/self/exe", "serve", "--config", n.file())
 	n.cmd.Args[0] = os.Args[0]
 	n.cmd.Stderr = log
 	n.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+address)
-	// The terminal's Ctrl-C is for the demo alone; and should the demo be killed, its nodes stop.
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	n.cmd.SysProcAttr = attr
 	started := make(chan error)
 	go n.run(started)
 	go n.listen()
@@ -102,17 +140,52 @@ func (n *demoNode) listen() {
 }
 
 func (n *demoNode) config() []byte {
-	return fmt.Appendf(nil, `# written by petal demo at each start
+	text := fmt.Appendf(nil, `# written by petal demo at each start
 [node]
 name = "n%d"
 dir = %q
 [[portal]]
 listen = %q
-[[brick]]
-path = %q
 [admin]
 socket = %q
-`, n.index, n.dir, n.portal, filepath.Join(n.dir, "brick"), n.socket())
+[[brick]]
+path = %q
+`, n.index, n.dir, n.portal, n.socket(), filepath.Join(n.dir, "brick"))
+	if n.of == 1 {
+		return text
+	}
+	// The nodes share one machine, and one disk.
+	return fmt.Appendf(text, `journal = "%s"
+[cluster]
+listen = %q
+[time]
+scale = %v
+[cache]
+size = "%s"
+`, size(config.MinJournal), n.peers, n.scale, size(uint64(max(config.MinCache, config.DefaultCache()/int64(n.of)&^(1<<20-1)))))
+}
+
+// waitLease waits until the node may serve.
+func (n *demoNode) waitLease(ctx context.Context, client *api.Client) error {
+	timeout := time.NewTimer(demoStartLimit)
+	defer timeout.Stop()
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		if st, err := client.Status(ctx); err == nil && st.Cluster.Lease {
+			n.incarnation = st.Incarnation
+			return nil
+		}
+		select {
+		case <-poll.C:
+		case <-n.exited:
+			return n.failure()
+		case <-ctx.Done():
+			return hinted{fmt.Errorf("interrupted while node %d was starting", n.index), "nothing was lost"}
+		case <-timeout.C:
+			return hinted{fmt.Errorf("node %d may not serve after %v: the cluster gives it no lease", n.index, demoStartLimit), "see " + n.log()}
+		}
+	}
 }
 
 // waitReady waits until the node serves.
@@ -133,8 +206,13 @@ func (n *demoNode) waitReady(ctx context.Context) error {
 
 // failure is why the node ended before it was ready: the error that it printed.
 func (n *demoNode) failure() error {
-	text, hint := "it ended: "+n.cmd.ProcessState.String(), "see "+n.log()
 	log, _ := os.ReadFile(n.log())
+	text, hint := lastError(log)
+	return hinted{fmt.Errorf("node %d did not start: %s", n.index, or(text, "it ended: "+n.cmd.ProcessState.String())), or(hint, "see "+n.log())}
+}
+
+// lastError finds the error that a petal printed last, and its hint.
+func lastError(log []byte) (text, hint string) {
 	for line := range bytes.Lines(log) {
 		if s, ok := bytes.CutPrefix(line, []byte("petal: ")); ok {
 			text = string(bytes.TrimSpace(s))
@@ -143,7 +221,7 @@ func (n *demoNode) failure() error {
 			hint = string(bytes.TrimSpace(s))
 		}
 	}
-	return hinted{fmt.Errorf("node %d did not start: %s", n.index, text), hint}
+	return text, hint
 }
 
 func (n *demoNode) died() error {
@@ -156,6 +234,7 @@ func (n *demoNode) stop() {
 		return
 	}
 	n.cmd.Process.Signal(syscall.SIGTERM)
+	n.cmd.Process.Signal(syscall.SIGCONT) // it may have been paused
 	select {
 	case <-n.exited:
 	case <-time.After(demoStopLimit):
@@ -175,11 +254,11 @@ func (n *demoNode) successor() int {
 		return 0
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil || pid <= 1 || pid == n.cmd.Process.Pid {
+	if err != nil || pid <= 1 || n.cmd != nil && n.cmd.Process != nil && pid == n.cmd.Process.Pid {
 		return 0
 	}
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !bytes.Contains(line, []byte("\x00"+filepath.Join(n.dir, "petal.toml")+"\x00")) {
+	if err != nil || !bytes.Contains(line, []byte("\x00"+n.file()+"\x00")) {
 		return 0
 	}
 	return pid
@@ -192,6 +271,7 @@ func endProcess(pid int) {
 		return
 	}
 	p.Signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGCONT)
 	for deadline := time.Now().Add(demoStopLimit); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if p.Signal(syscall.Signal(0)) != nil {
 			return

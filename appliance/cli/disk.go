@@ -24,6 +24,8 @@ func showDisk(w io.Writer, d api.Disk) {
 		"block size", fmt.Sprint(d.BlockSize),
 		"write-back", yesNo(d.WriteBack),
 		"read-only", yesNo(d.ReadOnly),
+		"scheme", d.Scheme,
+		"health", healthWord(d.Health),
 		"created", d.Created.Local().Format(time.RFC3339),
 		"exports", exports(d.Exports),
 		"sessions", fmt.Sprint(d.Sessions))

@@ -22,8 +22,8 @@ func runDiskList(c *call) error {
 			if d.WriteBack {
 				cache = "back"
 			}
-			rows[i] = []string{d.Name, size(d.Size), size(d.Used), cache, exports(d.Exports)}
+			rows[i] = []string{d.Name, size(d.Size), size(d.Used), d.Scheme, cache, healthWord(d.Health), exports(d.Exports)}
 		}
-		columns(w, []string{"name", ">size", ">used", "write", "exports"}, rows)
+		columns(w, []string{"name", ">size", ">used", "scheme", "write", "health", "exports"}, rows)
 	})
 }

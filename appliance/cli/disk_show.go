@@ -15,5 +15,10 @@ func runDiskShow(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.result(d, func(w io.Writer) { showDisk(w, d) })
+	return c.result(d, func(w io.Writer) {
+		showDisk(w, d)
+		if d.Health.State != "healthy" {
+			showHealth(w, d.Name, d.Health)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"net"
@@ -33,6 +34,7 @@ import (
 //	rot FILE       overwrite all of FILE with garbage
 //	newer FILE     make the superblock FILE one of format 99, with checksums that are right
 //	occupy PORT    listen there
+//	status ARGS    what petal ARGS exits with, on standard output
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata", UpdateScripts: *rewrite, RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
@@ -45,7 +47,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"start": cmdStart, "halt": cmdStop(syscall.SIGTERM), "crash": cmdStop(syscall.SIGKILL),
-			"login": cmdLogin, "logout": cmdLogout, "rot": cmdRot, "newer": cmdNewer, "occupy": cmdOccupy,
+			"login": cmdLogin, "logout": cmdLogout, "rot": cmdRot, "newer": cmdNewer, "occupy": cmdOccupy, "status": cmdStatus,
 		}})
 }
 
@@ -168,4 +170,17 @@ func cmdOccupy(ts *testscript.TestScript, neg bool, args []string) {
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%s", strings.TrimSpace(args[0])))
 	ts.Check(err)
 	ts.Defer(func() { l.Close() })
+}
+
+func cmdStatus(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec("petal", args...)
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		ts.Fatalf("petal %v: %v", args, err)
+	}
+	status := 0
+	if exit != nil {
+		status = exit.ExitCode()
+	}
+	fmt.Fprintln(ts.Stdout(), status)
 }

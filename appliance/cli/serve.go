@@ -18,19 +18,22 @@ func (s streams) serve() *cli.Command {
 		description: `Runs until SIGTERM or SIGINT, then ends what is in flight and stops; a second
 signal stops at once (nothing acknowledged is lost either way). Logs go to
 standard error. With --dir instead of --config it is one node with all it has
-below DIR, listening on ` + config.DefaultPortal + ` unless --portal says otherwise.`,
+below DIR, listening on ` + config.DefaultPortal + ` unless --portal says otherwise.
+A node of a cluster has joined it before: see petal cluster init, petal node join.`,
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "`FILE`; see petal config example", DefaultText: config.DefaultFile},
 			&cli.StringFlag{Name: "dir", Usage: "no file: keep everything in `DIR`"},
 			&cli.BoolFlag{Name: "accept-loss", Usage: "start although acknowledged writes have rotted in the journal: their blocks, which nobody can name, hold what they held before"},
-			&cli.StringFlag{Name: "portal", Usage: "with --dir: listen on `ADDRESS:PORT`"},
+			nameFlag,
+			&cli.StringFlag{Name: "portal", Usage: "with --dir: initiators connect to `ADDRESS:PORT`"},
+			&cli.StringFlag{Name: "listen", Usage: "with --dir: other nodes connect to `ADDRESS:PORT`"},
 		},
 		run: runServe,
 	})
 }
 
 func runServe(c *call) error {
-	conf, err := serveConfig(c)
+	conf, err := nodeConfig(c)
 	if err != nil {
 		return err
 	}
@@ -57,13 +60,18 @@ func addProcessors() {
 	}
 }
 
-func serveConfig(c *call) (*config.Config, error) {
-	file, dir := c.String("config"), c.String("dir")
+// nodeConfig is the configuration of the node that --config or --dir name.
+func nodeConfig(c *call) (*config.Config, error) {
+	file, dir, command := c.String("config"), c.String("dir"), c.Command.HelpName
 	switch {
 	case file != "" && dir != "":
-		return nil, usageError{"petal serve: --config contradicts --dir", "leave one of them out"}
+		return nil, usageError{command + ": --config contradicts --dir", "leave one of them out"}
 	case c.IsSet("portal") && dir == "":
-		return nil, usageError{"petal serve: --portal goes with --dir", "portals of a configuration are in its [[portal]] tables"}
+		return nil, usageError{command + ": --portal goes with --dir", "portals of a configuration are in its [[portal]] tables"}
+	case c.IsSet("listen") && dir == "":
+		return nil, usageError{command + ": --listen goes with --dir", "in a configuration it is cluster.listen"}
+	case c.IsSet("name") && dir == "":
+		return nil, usageError{command + ": --name goes with --dir", "in a configuration it is node.name"}
 	case dir == "" && file == "":
 		return config.Load(config.DefaultFile)
 	case dir == "":
@@ -76,9 +84,21 @@ func serveConfig(c *call) (*config.Config, error) {
 	conf := config.Default(abs)
 	if portal := c.String("portal"); portal != "" {
 		if err := config.CheckPortal(portal); err != nil {
-			return nil, usageError{fmt.Sprintf("petal serve: --portal %s: %v", portal, err), `write ADDRESS:PORT, such as "0.0.0.0:3260"`}
+			return nil, usageError{fmt.Sprintf("%s: --portal %s: %v", command, portal, err), `write ADDRESS:PORT, such as "0.0.0.0:3260"`}
 		}
 		conf.Portals[0].Listen = portal
+	}
+	if name := c.String("name"); name != "" {
+		if err := config.CheckNodeName(name); err != nil {
+			return nil, usageError{fmt.Sprintf("%s: --name %s: %v", command, name, err), `choose something like "petal-1"`}
+		}
+		conf.Node.Name = name
+	}
+	if listen := c.String("listen"); listen != "" {
+		if err := config.CheckAddress(listen); err != nil {
+			return nil, usageError{fmt.Sprintf("%s: --listen %s: %v", command, listen, err), `write the address that the other nodes reach, such as "192.0.2.11:3259"`}
+		}
+		conf.Cluster.Listen = listen
 	}
 	return conf, nil
 }

@@ -12,9 +12,10 @@ import (
 
 func (s streams) status() *cli.Command {
 	return s.command(spec{
-		name: "status", usage: "show how a node is",
-		description: "Exit status 1 if the node is not well: something is listed under problems.",
-		flags:       nodeFlags(), run: runStatus,
+		name: "status", usage: "show how a node is, and the disks that are not healthy",
+		description: "Exit status 1 if something is listed under problems, or a disk is not healthy.\n" +
+			"petal cluster status shows the other nodes too.",
+		flags: nodeFlags(), run: runStatus,
 	})
 }
 
@@ -26,7 +27,7 @@ func runStatus(c *call) error {
 	if err := c.result(st, func(w io.Writer) { showStatus(w, st) }); err != nil {
 		return err
 	}
-	if st.State == "degraded" {
+	if st.State == "degraded" || st.State == "suspended" || len(st.Unhealthy) > 0 {
 		return statusError(exitFailed)
 	}
 	return nil
@@ -45,12 +46,14 @@ func showStatus(w io.Writer, st api.Status) {
 		"node", fmt.Sprintf("%s, version %s, pid %d", st.Node, st.Version, st.PID),
 		"state", st.State,
 		"started", fmt.Sprintf("%s (%s ago), start number %d, ready after %.0f ms", st.Started.Local().Format(time.RFC3339), ago(st.Started), st.Incarnation, st.RecoveryMS),
-		"cluster", st.ClusterID,
-		"serving", fmt.Sprintf("%s, %s, %s", count(st.Disks, "disk"), count(st.Targets, "target"), count(st.Sessions, "session")),
-		"cache", fmt.Sprintf("%s of %s, %s", size(st.Cache.Used), size(st.Cache.Budget), hitRate(st.Cache)),
+		"cluster", clusterName(st.Cluster),
 	}
+	lines = append(lines, agreement(st.Cluster)...)
+	lines = append(lines,
+		"serving", fmt.Sprintf("%s, %s, %s", count(st.Disks, "disk"), count(st.Targets, "target"), count(st.Sessions, "session")),
+		"cache", fmt.Sprintf("%s of %s, %s", size(st.Cache.Used), size(st.Cache.Budget), hitRate(st.Cache)))
 	for _, p := range st.Portals {
-		state := "listening"
+		state := p.State
 		if p.Error != "" {
 			state = p.Error
 		}
@@ -68,6 +71,14 @@ func showStatus(w io.Writer, st api.Status) {
 		lines = append(lines, "problem", p)
 	}
 	facts(w, lines...)
+	for _, u := range st.Unhealthy {
+		fmt.Fprintln(w)
+		showHealth(w, u.Disk, u.Health)
+	}
+	if len(st.Resync) > 0 {
+		fmt.Fprintln(w)
+		showResync(w, st.Resync)
+	}
 }
 
 func hitRate(c api.Cache) string {

@@ -255,7 +255,7 @@ func (c *Config) complete() {
 
 func (c *Config) completeRest() {
 	if c.Cache == 0 {
-		c.Cache = defaultCache()
+		c.Cache = DefaultCache()
 	}
 	if c.Admin.Socket == "" {
 		c.Admin.Socket = DefaultSocket
@@ -264,7 +264,7 @@ func (c *Config) completeRest() {
 
 func hostName() string {
 	name, err := os.Hostname()
-	if err != nil || checkNodeName(name) != nil {
+	if err != nil || CheckNodeName(name) != nil {
 		return "petal"
 	}
 	return name

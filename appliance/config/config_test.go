@@ -168,7 +168,7 @@ func TestLoadMissing(t *testing.T) {
 }
 
 func TestDefaultCache(t *testing.T) {
-	if n := defaultCache(); n < MinCache || n%(1<<20) != 0 {
+	if n := DefaultCache(); n < MinCache || n%(1<<20) != 0 {
 		t.Errorf("default cache %d", n)
 	}
 }

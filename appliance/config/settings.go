@@ -31,7 +31,7 @@ type row struct {
 // means; a test keeps the two together.
 var groups = []group{
 	{"node", nil, []row{
-		text("name", func(c *Config) *string { return &c.Node.Name }, checkNodeName),
+		text("name", func(c *Config) *string { return &c.Node.Name }, CheckNodeName),
 		text("dir", func(c *Config) *string { return &c.Node.Dir }, checkPath),
 		duration("drain_timeout", func(c *Config) *time.Duration { return &c.Node.Drain }, 0, longestTimeout),
 	}},
@@ -215,7 +215,8 @@ func checkFormat(s string) error {
 
 var nodeName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
 
-func checkNodeName(s string) error {
+// CheckNodeName checks the name of a node.
+func CheckNodeName(s string) error {
 	if len(s) > longestNodeNameBytes || !nodeName.MatchString(s) {
 		return bad("choose something like \"petal-1\"", "a node name is 1 to %d letters, digits, dots and dashes, with a letter or digit at both ends", longestNodeNameBytes)
 	}
@@ -290,6 +291,9 @@ func kindOf(value any) string {
 	}
 	return "something else"
 }
+
+// CheckAddress checks an address that other nodes connect to.
+func CheckAddress(s string) error { return checkAdvertise(s) }
 
 // CheckPortal checks an address to listen on, "host:port" with a numeric or
 // empty host.

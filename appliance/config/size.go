@@ -62,9 +62,9 @@ func FormatSize(n uint64) string {
 	return humanize.IBytes(n)
 }
 
-// defaultCache is an eighth of the memory that this process may use, at least
+// DefaultCache is an eighth of the memory that this process may use, at least
 // MinCache.
-func defaultCache() int64 {
+func DefaultCache() int64 {
 	var info unix.Sysinfo_t
 	total := int64(0)
 	if unix.Sysinfo(&info) == nil {

@@ -17,7 +17,7 @@ func TestDemoExec(t *testing.T) {
 	dir, port := t.TempDir(), freePort(t)
 	script := `echo "url $PETAL_URL"; echo "portals $PETAL_PORTALS"; echo "dir $PETAL_DIR"; echo "admin $PETAL_ADMIN"
 		echo "pid $(cat $PETAL_DIR/n1/pid)"; ` + binary + ` disk list --json >disks.json && ` + binary + ` status >/dev/null && exit 7`
-	o := runIn(t, dir, binary, "demo", "--dir", "kept", "--port", strconv.Itoa(port), "--size", "1GB", "--exec", script)
+	o := runIn(t, dir, binary, "demo", "--nodes", "1", "--dir", "kept", "--port", strconv.Itoa(port), "--size", "1GB", "--exec", script)
 	if o.status != 7 {
 		t.Fatalf("status %d, want CMD's 7\n%s%s", o.status, o.stdout, o.stderr)
 	}
@@ -51,7 +51,7 @@ func runIn(t *testing.T, dir, name string, args ...string) outcome {
 // TestDemoStatus: CMD killed by a signal counts as 128 + signal, as in a shell.
 func TestDemoStatus(t *testing.T) {
 	for script, want := range map[string]int{"true": 0, "exit 3": 3, "kill -TERM $$": 128 + 15} {
-		o := run(t, time.Minute, binary, "demo", "--port", strconv.Itoa(freePort(t)), "--exec", script)
+		o := run(t, time.Minute, binary, "demo", "--nodes", "1", "--port", strconv.Itoa(freePort(t)), "--exec", script)
 		if o.status != want {
 			t.Errorf("%q: status %d, want %d\n%s", script, o.status, want, o.stderr)
 		}
@@ -60,7 +60,7 @@ func TestDemoStatus(t *testing.T) {
 
 // TestDemoTemporary: without --dir nothing stays.
 func TestDemoTemporary(t *testing.T) {
-	o := run(t, time.Minute, binary, "demo", "--port", strconv.Itoa(freePort(t)), "--exec", "echo dir $PETAL_DIR; test -d $PETAL_DIR/n1")
+	o := run(t, time.Minute, binary, "demo", "--nodes", "1", "--port", strconv.Itoa(freePort(t)), "--exec", "echo dir $PETAL_DIR; test -d $PETAL_DIR/n1")
 	_, rest, _ := strings.Cut(o.stdout, "dir ")
 	dir := strings.TrimSpace(rest)
 	if o.status != 0 || dir == "" {
@@ -101,7 +101,7 @@ func TestDemoRefuses(t *testing.T) {
 	defer l.Close()
 	dir := t.TempDir()
 	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-	o := run(t, time.Minute, binary, "demo", "--dir", dir, "--port", port, "--exec", "true")
+	o := run(t, time.Minute, binary, "demo", "--nodes", "1", "--dir", dir, "--port", port, "--exec", "true")
 	if o.status == 0 || !strings.Contains(o.stderr, "cannot listen on 127.0.0.1:"+port+": address already in use") || !strings.Contains(o.stderr, "hint: another process listens there") {
 		t.Errorf("port in use: status %d\n%s", o.status, o.stderr)
 	}
@@ -109,7 +109,7 @@ func TestDemoRefuses(t *testing.T) {
 		t.Errorf("a brick was made although the port is in use (%v)", err)
 	}
 	d := startDemo(t, dir)
-	o = run(t, time.Minute, binary, "demo", "--dir", dir, "--port", strconv.Itoa(freePort(t)), "--exec", "true")
+	o = run(t, time.Minute, binary, "demo", "--nodes", "1", "--dir", dir, "--port", strconv.Itoa(freePort(t)), "--exec", "true")
 	if o.status == 0 || !strings.Contains(o.stderr, "another petal demo uses it") {
 		t.Errorf("directory in use: status %d\n%s", o.status, o.stderr)
 	}
@@ -137,7 +137,7 @@ func TestDemoSuccessor(t *testing.T) {
 	script := `kill -9 $(cat $PETAL_DIR/n1/pid) && while kill -0 $(cat $PETAL_DIR/n1/pid) 2>/dev/null; do sleep 0.05; done
 		` + binary + ` serve --config $PETAL_DIR/n1/petal.toml 2>>log & 
 		i=0; until ` + binary + ` status >status 2>/dev/null; do i=$((i+1)); test $i -lt 200 || exit 9; sleep 0.05; done; cat $PETAL_DIR/n1/pid`
-	o := runIn(t, dir, binary, "demo", "--dir", "kept", "--port", strconv.Itoa(freePort(t)), "--exec", script)
+	o := runIn(t, dir, binary, "demo", "--nodes", "1", "--dir", "kept", "--port", strconv.Itoa(freePort(t)), "--exec", script)
 	lines := strings.Fields(o.stdout)
 	if o.status != 0 || len(lines) == 0 {
 		t.Fatalf("status %d\n%s%s", o.status, o.stdout, o.stderr)

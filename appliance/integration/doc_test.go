@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -133,9 +134,13 @@ type demo struct {
 	once   sync.Once
 }
 
-// startDemo starts a demo on dir and waits for its ready line.
+// startDemo starts a demo of one node, unless args say otherwise, on dir and
+// waits for its ready line.
 func startDemo(t *testing.T, dir string, args ...string) *demo {
 	t.Helper()
+	if !slices.Contains(args, "--nodes") {
+		args = append([]string{"--nodes", "1"}, args...)
+	}
 	d := &demo{t: t, dir: dir, port: freePort(t), stderr: &bytes.Buffer{}, ended: make(chan struct{})}
 	d.cmd = command(t, binary, append([]string{"demo", "--dir", dir, "--port", strconv.Itoa(d.port)}, args...)...)
 	d.cmd.Stderr = d.stderr
@@ -163,8 +168,10 @@ func startDemo(t *testing.T, dir string, args ...string) *demo {
 	return d
 }
 
-func (d *demo) log() string {
-	text, _ := os.ReadFile(filepath.Join(d.dir, "n1", "log"))
+func (d *demo) log() string { return d.logOf(1) }
+
+func (d *demo) logOf(node int) string {
+	text, _ := os.ReadFile(filepath.Join(d.dir, fmt.Sprintf("n%d", node), "log"))
 	return string(text)
 }
 
@@ -180,7 +187,9 @@ func (d *demo) stop() {
 			<-d.ended
 		}
 		if d.t.Failed() {
-			d.t.Logf("node 1's log:\n%s", ends(d.log()))
+			for i := 1; d.logOf(i) != ""; i++ {
+				d.t.Logf("node %d's log:\n%s", i, ends(d.logOf(i)))
+			}
 		}
 	})
 }
@@ -194,10 +203,15 @@ func ends(s string) string {
 	return s[:most/2] + "\n[...]\n" + s[len(s)-most/2:]
 }
 
-// pid is the node's process id, from DIR/n1/pid.
+// pid is the first node's process id, from DIR/n1/pid.
 func (d *demo) pid() int {
 	d.t.Helper()
-	text, err := os.ReadFile(filepath.Join(d.dir, "n1", "pid"))
+	return d.pidOf(1)
+}
+
+func (d *demo) pidOf(node int) int {
+	d.t.Helper()
+	text, err := os.ReadFile(filepath.Join(d.dir, fmt.Sprintf("n%d", node), "pid"))
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -218,7 +232,11 @@ func (d *demo) kill() {
 	d.once.Do(func() {})
 }
 
-func (d *demo) client() *api.Client { return api.NewClient(filepath.Join(d.dir, "n1", "admin.sock")) }
+func (d *demo) client() *api.Client { return d.clientOf(1) }
+
+func (d *demo) clientOf(node int) *api.Client {
+	return api.NewClient(filepath.Join(d.dir, fmt.Sprintf("n%d", node), "admin.sock"))
+}
 
 func (d *demo) status() api.Status {
 	d.t.Helper()

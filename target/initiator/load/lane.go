@@ -2,6 +2,7 @@ package load
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -191,8 +192,10 @@ func (sl *slot) done(t *initiator.Task) {
 	if t.Err != nil {
 		l.subject.abandon(sl)
 		l.phase.fail(t.Err)
-		l.subject.fail(sl, t.Err)
-		l.errors.Add(1)
+		if !errors.Is(t.Err, initiator.ErrClosed) { // by us, to come to an end
+			l.subject.fail(sl, t.Err)
+			l.errors.Add(1)
+		}
 		l.phase.active.Done()
 		return
 	}

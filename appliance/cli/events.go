@@ -1,0 +1,42 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"petal/appliance/api"
+)
+
+func (s streams) events() *cli.Command {
+	return s.command(spec{
+		name: "events", usage: "tell what happened to the cluster: nodes, links, disks, votes",
+		description: "The last thousand are kept, oldest first.",
+		flags: nodeFlags(
+			&cli.Uint64Flag{Name: "after", Usage: "only those after event `NUMBER`"},
+			&cli.IntFlag{Name: "last", Usage: "only the last `N`"},
+		),
+		run: runEvents,
+	})
+}
+
+func runEvents(c *call) error {
+	events, err := c.node().Events(c.Context.Context, c.Uint64("after"))
+	if err != nil {
+		return err
+	}
+	if n := c.Int("last"); n > 0 && n < len(events) {
+		events = events[len(events)-n:]
+	}
+	return c.result(events, func(w io.Writer) {
+		for _, e := range events {
+			fmt.Fprintln(w, eventLine(e))
+		}
+	})
+}
+
+func eventLine(e api.Event) string {
+	return fmt.Sprintf("%4d  %s  %-8s %s", e.Number, e.Time.Local().Format(time.DateTime), e.Kind, e.Text)
+}

@@ -1,0 +1,200 @@
+package appliance
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"petal/appliance/api"
+	"petal/cluster/meta"
+	"petal/placement"
+)
+
+// linkView is a link of one disk as its health is judged by.
+type linkView struct {
+	id       placement.LinkID
+	buckets  int // of the disk, of placement.Buckets
+	degraded time.Time
+	members  []memberView
+}
+
+type memberView struct {
+	name    string
+	down    time.Time // zero: up
+	inSync  bool
+	filling bool // in sync, but misses blocks
+}
+
+// whole reports whether the member has every acknowledged write in its own place.
+func (m memberView) whole() bool { return m.inSync && !m.filling }
+
+// serving reports whether the link is served if the node called without fails
+// (empty: as it is).
+func (l *linkView) serving(without string) bool {
+	return slices.ContainsFunc(l.members, func(m memberView) bool {
+		return m.down.IsZero() && m.name != without && (m.whole() || without == "" && m.inSync)
+	})
+}
+
+// viewLinks are the links that hold a disk.
+func viewLinks(s *meta.State, gmap uint32) []linkView {
+	g := s.GMap(gmap)
+	if g == nil {
+		return nil
+	}
+	views := make([]linkView, len(g.Ring))
+	for b := range g.Table {
+		views[g.Table[b]].buckets++
+	}
+	for p := range views {
+		v := &views[p]
+		v.id = placement.LinkID{GMap: g.ID, Position: uint32(p)}
+		l := s.LinkInfo(v.id)
+		v.degraded = l.Degraded
+		for i, id := range s.LinkServers(v.id) {
+			m := placement.Member(i)
+			view := memberView{name: serverName(s, id), inSync: l.InSync.Has(m), filling: l.Filling.Has(m)}
+			if srv := s.Server(id); srv != nil {
+				view.down = srv.Down
+			}
+			v.members = append(v.members, view)
+		}
+	}
+	return slices.DeleteFunc(views, func(v linkView) bool { return v.buckets == 0 })
+}
+
+// serverName is what people call a server.
+func serverName(s *meta.State, id placement.Server) string {
+	if srv := s.Server(id); srv != nil {
+		return srv.Name
+	}
+	return fmt.Sprintf("server %d", id)
+}
+
+// judge works out a disk's health from its links.
+func judge(links []linkView) api.Health {
+	h := api.Health{State: "healthy", Served: 100}
+	lost := 0
+	for i := range links {
+		l := &links[i]
+		since := l.degraded
+		for _, m := range l.members {
+			if !m.whole() || !m.down.IsZero() {
+				h.State = worse(h.State, "degraded")
+				since = earlier(since, m.down)
+			}
+		}
+		if !l.serving("") {
+			h.State = worse(h.State, "unavailable")
+			lost += l.buckets
+		}
+		if !since.IsZero() && (h.Since == nil || since.Before(*h.Since)) {
+			h.Since = &since
+		}
+	}
+	h.Served = 100 - percent(lost)
+	h.Why, h.Fix = reasons(links)
+	h.Risks = risks(links)
+	return h
+}
+
+func worse(a, b string) string {
+	if a == "unavailable" {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// percent is the share of so many buckets, at least 1 if there are any.
+func percent(buckets int) int {
+	if buckets == 0 {
+		return 0
+	}
+	return max(1, (buckets*100+placement.Buckets/2)/placement.Buckets)
+}
+
+// reasons says what is wrong with the links, and what mends it.
+func reasons(links []linkView) (why, fix []string) {
+	say := func(list *[]string, format string, args ...any) {
+		if s := fmt.Sprintf(format, args...); !slices.Contains(*list, s) {
+			*list = append(*list, s)
+		}
+	}
+	for i := range links {
+		l := &links[i]
+		for _, m := range l.members {
+			switch {
+			case !m.down.IsZero():
+				say(&why, "%s is down since %s", m.name, m.down.Local().Format(time.DateTime))
+				say(&fix, "start %s again: it then copies by itself what it has missed", m.name)
+			case !m.inSync:
+				say(&why, "%s has missed writes and is about to catch up", m.name)
+			case m.filling:
+				say(&why, "%s is copying what it has missed", m.name)
+				say(&fix, "wait: `petal status` on %s shows how far it is", m.name)
+			}
+		}
+		if l.serving("") {
+			continue
+		}
+		var have, lack []string
+		for _, m := range l.members {
+			if m.inSync {
+				have = append(have, m.name)
+			} else {
+				lack = append(lack, m.name)
+			}
+		}
+		say(&why, "nobody who is up has all of link %v, %d %% of the disk: %s", l.id, percent(l.buckets), onlyHave(have))
+		say(&fix, "start %s", strings.Join(have, " or "))
+		if len(lack) > 0 {
+			say(&fix, "if %s never comes back: `petal link force %v --node %s --accept-loss` loses the writes since %s", strings.Join(have, " and "), l.id, lack[0], l.degraded.Local().Format(time.DateTime))
+		}
+	}
+	return why, fix
+}
+
+func onlyHave(names []string) string {
+	if len(names) == 1 {
+		return "only " + names[0] + " has"
+	}
+	return "only " + strings.Join(names, " and ") + " have"
+}
+
+// risks are the nodes whose failure would now take something away that is
+// served. A disk of one copy has them always.
+func risks(links []linkView) (out []api.Risk) {
+	names := map[string]bool{}
+	for i := range links {
+		for _, m := range links[i].members {
+			names[m.name] = m.down.IsZero()
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if !names[name] {
+			continue // it has failed already
+		}
+		gone, lost := 0, false
+		for i := range links {
+			l := &links[i]
+			if !l.serving("") || l.serving(name) {
+				continue
+			}
+			gone += l.buckets
+			lost = lost || !slices.ContainsFunc(l.members, func(m memberView) bool { return m.name != name && m.whole() })
+		}
+		if gone > 0 {
+			out = append(out, api.Risk{Node: name, Percent: percent(gone), Lost: lost})
+		}
+	}
+	return out
+}
