@@ -28,6 +28,7 @@ import (
 type ownLease struct {
 	incarnation uint64 // of this process; 0: it asks for no lease yet
 	released    bool   // it asks for none any more
+	gaveUp      bool   // because it was told to
 	renewed     time.Duration
 	asked       bool          // renewed is set
 	until       time.Duration // what counts; 0: none
@@ -68,7 +69,7 @@ func (g *Group) GiveUp() {
 		if g.mine.released {
 			return
 		}
-		g.mine.released = true
+		g.mine.released, g.mine.gaveUp, g.mine.renewed = true, true, g.now()
 		g.dropLease()
 		g.sendRelease()
 		g.handOver()
@@ -99,6 +100,10 @@ func (g *Group) tickLease() {
 	}
 	if l.until > 0 && g.now() >= l.until {
 		g.dropLease()
+	}
+	if l.released && l.gaveUp && g.now()-l.renewed >= g.cfg.Times.Renewal {
+		l.renewed = g.now()
+		g.sendRelease() // the first may have got lost, or nobody led
 	}
 	if !l.asked || g.now()-l.renewed >= g.cfg.Times.Renewal {
 		g.renew()

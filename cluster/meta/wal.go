@@ -74,10 +74,6 @@ func (g *Group) load() (err error) {
 	if err := c.FS.SyncDir(path.Dir(c.Dir)); err != nil {
 		return err
 	}
-	old, err := legacy(c.FS, c.Dir)
-	if err != nil {
-		return err
-	}
 	if g.lock, err = c.FS.Lock(path.Join(c.Dir, "lock")); err != nil {
 		return err
 	}
@@ -89,6 +85,10 @@ func (g *Group) load() (err error) {
 			g.lock.Close()
 		}
 	}()
+	old, err := legacy(c.FS, c.Dir)
+	if err != nil {
+		return err
+	}
 	rec, err := g.openLog(old != nil)
 	if err != nil {
 		return err

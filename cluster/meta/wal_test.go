@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"petal/cluster/meta/metapb"
 	"petal/cluster/times"
 	"petal/journal"
@@ -94,7 +96,7 @@ func TestReplay(t *testing.T) {
 // counted and cut.
 func single(disk vfs.FS, clock times.Clock) (*Group, error) {
 	return OpenGroup(Config{FS: disk, Dir: "meta", Self: 1, Clock: clock, Times: times.Default(), Transport: nobody{}, Rand: rand.New(rand.NewPCG(1, 1)),
-		Manual: true, segment: testSegment, capacity: testCapacity})
+		Manual: true, segment: 64 << 10, capacity: 256 << 10})
 }
 
 type still struct{}
@@ -267,17 +269,7 @@ func TestPowerCutOfAll(t *testing.T) {
 // wherever the power is cut meanwhile.
 func TestLegacyDirectory(t *testing.T) {
 	old := vfs.NewMemory(64 << 20)
-	s, err := Open(old, "meta")
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := initCmd()
-	for _, c := range []*metapb.Command{first, {Kind: &metapb.Command_Start{Start: &metapb.Start{Server: 1}}}, {Kind: &metapb.Command_Start{Start: &metapb.Start{Server: 1}}}, createCmd("a", 1, "iqn.2026-11.petal:t")} {
-		if _, err := s.Propose(c); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.Close()
+	writeLegacy(t, old, initCmd(), start1(), start1(), createCmd("a", 1, "iqn.2026-11.petal:t"))
 	ops := 0
 	for cut := 0; cut <= ops; cut++ {
 		disk := old.Crash(uint64(cut))
@@ -321,8 +313,164 @@ func TestLegacyDirectory(t *testing.T) {
 			t.Fatalf("cut at %d: %v", cut, err)
 		}
 		g.Close()
-		if _, err := Open(clone, "meta"); !errors.Is(err, ErrNewer) {
-			t.Fatalf("the old release opens it: %v", err)
+		if format, err := storedFormat(clone, "meta"); err != nil || format != 2 {
+			t.Fatalf("the old release would open it: format %d, %v", format, err)
 		}
 	}
+}
+
+func start1() *metapb.Command {
+	return &metapb.Command{Kind: &metapb.Command_Start{Start: &metapb.Start{Server: 1}}}
+}
+
+// writeLegacy does what the release with one node did: half of the commands in a
+// snapshot, all of them in the log.
+func writeLegacy(t *testing.T, disk vfs.FS, cmds ...*metapb.Command) {
+	t.Helper()
+	if err := disk.MkdirAll("meta"); err != nil {
+		t.Fatal(err)
+	}
+	log, _, err := journal.Open(journal.Options{FS: disk, Dir: "meta/log", Segment: legacySegment, Capacity: legacyCapacity, UUID: legacyUUID, Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := (&State{}).clone()
+	for i, c := range cmds {
+		if s, err = apply(s, c); err != nil {
+			t.Fatal(err)
+		}
+		s.term, s.index = 1, uint64(i+1)
+		body, _ := proto.Marshal(c)
+		head, _ := proto.Marshal(&metapb.Entry{Term: 1, Index: s.index, Command: body})
+		log.Append(&journal.Record{Head: head, Done: func(_ *journal.Record, err error) {
+			if err != nil {
+				t.Error(err)
+			}
+		}})
+		if i == len(cmds)/2 {
+			if err := writeSnapshotAs(disk, "meta", s, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.SyncDir("meta"); err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.SyncDir("."); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// full is a group with a snapshot on its disk, closed.
+func full(t testing.TB) *vfs.Memory {
+	t.Helper()
+	disk := vfs.NewMemory(64 << 20)
+	if err := live(disk, &life{}, 120); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := disk.Stat("meta/snapshot"); err != nil {
+		t.Fatalf("no snapshot was taken: %v", err)
+	}
+	return disk
+}
+
+// TestGroupRefusesDamage: a damaged snapshot or log, or one without the other, is
+// an error and never a smaller state.
+func TestGroupRefusesDamage(t *testing.T) {
+	for _, at := range []int64{0, 8, 12, 16, 24, 40} {
+		disk := full(t)
+		if err := disk.Damage("meta/snapshot", at, func(p []byte) { p[0] ^= 0x40 }, 1); err != nil {
+			t.Fatal(err)
+		}
+		if g, err := single(disk, still{}); err == nil {
+			g.Close()
+			t.Errorf("byte %d of the snapshot is damaged and the group opens", at)
+		} else if !errors.Is(err, ErrRotten) && !errors.Is(err, ErrNewer) {
+			t.Errorf("byte %d of the snapshot is damaged: %v", at, err)
+		}
+	}
+	disk := full(t)
+	if err := removeLog(disk, "meta/raft"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := single(disk, still{}); !errors.Is(err, ErrRotten) {
+		t.Errorf("a snapshot without a log: %v", err)
+	}
+	disk = full(t)
+	if err := disk.Remove("meta/snapshot"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := single(disk, still{}); !errors.Is(err, ErrRotten) {
+		t.Errorf("a log without its snapshot: %v", err)
+	}
+}
+
+func TestGroupIsLocked(t *testing.T) {
+	disk := vfs.NewMemory(64 << 20)
+	g, err := single(disk, still{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := single(disk, still{}); !errors.Is(err, vfs.ErrLocked) {
+		t.Errorf("a second open: %v", err)
+	}
+	g.Close()
+	if g, err = single(disk, still{}); err != nil {
+		t.Fatal(err)
+	}
+	g.Close()
+}
+
+// TestLargestReservation: the largest value that the state machine accepts fits
+// the log, wherever the log is in its segment.
+func TestLargestReservation(t *testing.T) {
+	g, err := OpenGroup(Config{FS: vfs.NewMemory(64 << 20), Dir: "meta", Self: 1, Clock: still{}, Times: times.Default(), Transport: nobody{}, Rand: rand.New(rand.NewPCG(1, 1)), Manual: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	id := ID{7}
+	if err := g.Bootstrap(&metapb.Init{ClusterId: id[:], ServerName: "n1", Release: Release}); err != nil {
+		t.Fatal(err)
+	}
+	for g.Step() {
+	}
+	if err := proposeAlone(g, disk1("a")); err != nil {
+		t.Fatal(err)
+	}
+	d := g.State().Disk("a").ID
+	for i := range uint64(40) {
+		err := proposeAlone(g, &metapb.Command{Kind: &metapb.Command_SwapReservation{
+			SwapReservation: &metapb.SwapReservation{Disk: d[:], Version: i, Value: make([]byte, MaxReservation)}}})
+		if err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
+}
+
+func FuzzSnapshot(f *testing.F) {
+	disk := vfs.NewMemory(64 << 20)
+	disk.MkdirAll("meta")
+	if err := writeSnapshot(disk, "meta", fuzzState(f)); err != nil {
+		f.Fatal(err)
+	}
+	file, _ := disk.Open("meta/snapshot", 0)
+	size, _ := file.Size()
+	buf := make([]byte, size)
+	file.ReadAt(buf, 0)
+	f.Add(buf)
+	f.Add(buf[:snapshotHeader])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if st, err := parseSnapshot(b); err == nil && st == nil {
+			t.Fatal("no state and no error")
+		}
+		if len(b) > snapshotHeader { // what is behind the checksum is not trusted either
+			if st, err := unmarshal(b[snapshotHeader:]); err == nil {
+				encoded(st)
+			}
+		}
+	})
 }

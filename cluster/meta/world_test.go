@@ -34,6 +34,7 @@ type world struct {
 	drift func(placement.Server) float64 // clock rate
 	log   bytes.Buffer
 	check func() // after every event
+	seen  func(from, to placement.Server, body []byte)
 }
 
 type event struct {
@@ -202,6 +203,9 @@ func (h *host) AfterFunc(d time.Duration, f func()) times.Timer {
 
 func (h *host) Send(to placement.Server, body []byte) bool {
 	w, p := h.w, h.process
+	if w.seen != nil {
+		w.seen(h.id, to, body)
+	}
 	if w.rnd.Float64() < w.loss {
 		return true
 	}
