@@ -35,11 +35,11 @@ placement
 
 cluster/times
 cluster/slab
+cluster/cache             > cluster/slab, placement
 cluster/wire              > cluster/cache, cluster/slab, placement
 cluster/link              > placement
 cluster/peer/pki          > placement
 cluster/peer              > cluster/peer/pki, cluster/cache, cluster/wire, cluster/slab, cluster/times, placement
-cluster/cache             > cluster/slab, placement
 cluster/brick             > journal, journal/vfs, journal/record, cluster/slab, cluster/cache, placement
 cluster/meta/metapb
 cluster/meta              > cluster/meta/metapb, cluster/times, cluster/wire, journal, journal/vfs, placement
