@@ -14,7 +14,8 @@ const maxComplaints = 4096
 
 // Complain tells the leader that this server, as member from, which leads the
 // link under that version, has not been able to replicate to member about for
-// Times.Complain. It is to be said again as long as it is so.
+// Times.Complain; or, of itself, that its disk has failed and that it serves the link
+// no more. It is to be said again as long as it is so.
 func (g *Group) Complain(link placement.LinkID, ver uint64, from, about placement.Member) {
 	g.enter(func() {
 		m := &metapb.Complaint{Gmap: link.GMap, Position: link.Position, Ver: ver, From: uint32(from), About: uint32(about)}
@@ -31,7 +32,7 @@ func (g *Group) Complain(link placement.LinkID, ver uint64, from, about placemen
 func (g *Group) receiveComplaint(from placement.Server, m *metapb.Complaint) {
 	link := linkID(m.Gmap, m.Position)
 	servers := g.view.LinkServers(link)
-	if !g.leads() || int(m.From) >= len(servers) || int(m.About) >= len(servers) || m.From == m.About || servers[m.From] != from {
+	if !g.leads() || int(m.From) >= len(servers) || int(m.About) >= len(servers) || servers[m.From] != from {
 		return
 	}
 	c := complaint{link: link, ver: m.Ver, from: placement.Member(m.From), about: placement.Member(m.About), by: from, on: servers[m.About], at: g.now()}

@@ -26,7 +26,8 @@ type situation struct {
 	command  time.Duration // Times.Command
 }
 
-// complaint is a head's word that it can't replicate to another member.
+// complaint is a head's word that it can't replicate to another member, or a
+// member's of itself, that its disk has failed.
 type complaint struct {
 	link        placement.LinkID
 	ver         uint64
@@ -79,13 +80,15 @@ func (v *situation) reconfigure() *metapb.Reconfigure {
 func (v *situation) exclude(id placement.LinkID) *metapb.LinkChange {
 	l := v.state.LinkInfo(id)
 	var gone, stopped, reserve, alive placement.Members
-	reason := "its lease is over"
+	reason, why := "its lease is over", "it can't be reached by the others"
 	for i, srv := range v.state.LinkServers(id) {
 		m := placement.Member(i)
 		switch {
 		case !l.InSync.Has(m):
 		case v.over(srv):
 			gone = gone.With(m)
+		case v.failed(id, l.Ver, m):
+			stopped, why = stopped.With(m), "its disk has failed"
 		case (l.Fenced & l.Confirmed).Has(m):
 			stopped = stopped.With(m)
 			if v.live(srv) {
@@ -97,7 +100,7 @@ func (v *situation) exclude(id placement.LinkID) *metapb.LinkChange {
 	}
 	switch {
 	case alive != 0 && stopped != 0:
-		gone, reason = gone|stopped, "it can't be reached by the others"
+		gone, reason = gone|stopped, why
 	case alive == 0: // one that was to go is all that is left: it has everything
 		alive = reserve
 	}
@@ -115,13 +118,19 @@ func (v *situation) exclude(id placement.LinkID) *metapb.LinkChange {
 	return &metapb.LinkChange{Gmap: id.GMap, Position: id.Position, Ver: l.Ver, InSync: uint32(stay), Head: uint32(head), Reason: reason}
 }
 
+// failed reports whether a member has said of itself that its disk has failed:
+// it serves the link no more under that version (R6).
+func (v *situation) failed(id placement.LinkID, ver uint64, m placement.Member) bool {
+	return slices.ContainsFunc(v.complaints, func(c complaint) bool { return c.link == id && c.ver == ver && c.from == m && c.about == m })
+}
+
 // fence begins the exclusion of a member that can't be replicated to though
 // both are alive (A.2): the one of the two that has more complaints from
 // others, else the one that does not lead.
 func (v *situation) fence() *metapb.Fence {
 	for _, c := range v.complaints {
 		l := v.state.LinkInfo(c.link)
-		if l.Ver != c.ver || l.Fenced != 0 || !l.InSync.Has(c.from) || !l.InSync.Has(c.about) || !v.live(c.by) || !v.live(c.on) {
+		if l.Ver != c.ver || c.from == c.about || l.Fenced != 0 || !l.InSync.Has(c.from) || !l.InSync.Has(c.about) || !v.live(c.by) || !v.live(c.on) {
 			continue
 		}
 		victim, who, other := c.about, c.on, c.by
