@@ -124,13 +124,18 @@ func (o *order) ver(l *last) uint64 {
 	return l.Durable.Ver
 }
 
-// cutTo makes a stamp the last of a bucket: what was before it and is not here
-// is missing, and known to be.
+// cutTo says that everything of a bucket up to a stamp is committed here, or
+// known to be missing.
 func (o *order) cutTo(l *last, s placement.Stamp) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	l.Last = Last{s, s}
-	o.soil(l)
+	if l.Durable.Before(s) {
+		l.Durable = s
+	}
+	if l.Committed.Before(s) {
+		l.Committed = s
+		o.soil(l)
+	}
 }
 
 // retreat takes back that a record, which was the last of its bucket, is

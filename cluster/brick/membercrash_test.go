@@ -148,6 +148,8 @@ func (g *memberRig) survivors() (prepared []*memberOp, err error) {
 				err = fmt.Errorf("in doubt is %+v, want %+v", r, o)
 			case doubt && known:
 				err = fmt.Errorf("%v of bucket %d is in doubt and committed: %+v", o.stamp, b, l)
+			case doubt && !told:
+				err = fmt.Errorf("%v of bucket %d is in doubt behind one that is lost", o.stamp, b)
 			case doubt && l.Durable.Before(o.stamp):
 				err = fmt.Errorf("%v of bucket %d is there, but the last is %+v", o.stamp, b, l)
 			case doubt:

@@ -14,10 +14,10 @@ import (
 // AppendFill brings them. Records that were appended before stay hidden even if
 // they are committed later.
 //
-// If last is not zero, it becomes the bucket's last stamp, durable and committed
-// (Lasts): with the marks of this call and of those before it, the copy knows of
-// everything up to there what it has and what it lacks. Records appended later
-// have greater stamps.
+// If last is not zero, everything of the bucket up to that stamp is committed
+// from now on (Lasts): with the marks of this call and of those before it, the
+// copy knows what of it it has and what it lacks. After a crash no record up to
+// it is in doubt. Records appended later have greater stamps.
 //
 // done is called when all that is durable and in force, or with the reason why
 // it never will be; it may be called before AddMissing returns if the brick has

@@ -76,11 +76,16 @@ func (b *Brick) replay(applied journal.LSN, jr *journal.Recovery, rec *Recovery)
 	if err := b.lost(applied, jr.Rotten, log, limits, rec); err != nil {
 		return err
 	}
-	torn, err := b.judge(log, settled, rec)
-	if err != nil {
-		return err
+	var torn []*logged
+	for more := true; more; {
+		// What is cut was not committed, so it has not come home over anything.
+		found, err := b.judge(log, settled, rec)
+		if err != nil {
+			return err
+		}
+		cut := b.cutOrder(log, found, limits)
+		torn, more = append(torn, cut...), len(cut) > len(found)
 	}
-	torn = b.cutOrder(log, torn, limits)
 	for l := applied + 1; l <= jr.Last; l++ {
 		*b.order.at(l) = doneMark
 	}
@@ -133,7 +138,7 @@ func (b *Brick) readLog(applied journal.LSN, rec *Recovery) (log []logged, settl
 
 // knowCommitted marks the records that are known to be committed. In a bucket
 // those before one that is are, too: the watermark may have passed it and not
-// them, if they were carried.
+// them, if they were carried; and those before a cut.
 func (b *Brick) knowCommitted(log []logged, watermark journal.LSN) {
 	aborted := map[journal.LSN]bool{}
 	for i := range log {
@@ -155,6 +160,8 @@ func (b *Brick) knowCommitted(log []logged, watermark journal.LSN) {
 		switch {
 		case !r.committed:
 			inDoubt++
+		case h.Type == typeCut && greatest[id].Before(h.stamp()):
+			greatest[id] = h.stamp()
 		case h.Type.ordered() && !r.moved && !aborted[r.ord] && greatest[id].Before(h.stamp()):
 			greatest[id] = h.stamp()
 		}
@@ -224,7 +231,7 @@ func (b *Brick) judge(log []logged, settled journal.LSN, rec *Recovery) (torn []
 		case void[r.ord] || dropped[h.Key.Family]:
 			r.void = true
 			continue
-		case r.home:
+		case r.home || r.void:
 			continue
 		}
 		above := covered[h.Key]
