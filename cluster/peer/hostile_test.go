@@ -278,7 +278,7 @@ func TestTraitor(t *testing.T) {
 		{"payload of a kind without", forge(cancel, func(b []byte) { binary.LittleEndian.PutUint32(b[48:], 4096) })},
 		{"newer version", forge(cancel, func(b []byte) { b[4]++ })},
 		{"unknown kind", forge(cancel, func(b []byte) { b[5] = 250 })},
-		{"other class", frame(&wire.Message{Kind: wire.Commit})},
+		{"other class", frame(&wire.Message{Kind: wire.Opened})},
 		{"raft", frame(&wire.Message{Kind: wire.Raft})},
 		{"hello again", frame(&wire.Message{Kind: wire.Hello})},
 		{"credit that goes back", frame(&wire.Message{Kind: wire.Credit, Index: 1})},

@@ -269,10 +269,10 @@ func TestRaftComesBeforeTheIncarnation(t *testing.T) {
 	one.SetPeers(f.members)
 	two.SetPeers(f.members)
 	eventually(t, func() bool { return two.Connected(1, wire.ClassRaft) })
-	if !two.Send(1, &wire.Message{Kind: wire.Renew}) {
+	if !two.Send(1, &wire.Message{Kind: wire.Raft}) {
 		t.Fatal("not sent")
 	}
-	if e := r1.want("renew"); e.incarnation != 0 {
+	if e := r1.want("raft"); e.incarnation != 0 {
 		t.Errorf("incarnation %d", e.incarnation)
 	}
 	if two.Connected(1, wire.ClassRequest) {
@@ -293,7 +293,7 @@ func TestWhoIsNoPeer(t *testing.T) {
 	three := f.start(f.options(3, 30, newRecorder(t)))
 	three.SetPeers(f.members)
 	eventually(t, func() bool { return one.Connected(3, wire.ClassRaft) })
-	if !one.Send(3, &wire.Message{Kind: wire.Grant}) || one.Connected(3, wire.ClassRequest) {
+	if !one.Send(3, &wire.Message{Kind: wire.Raft}) || one.Connected(3, wire.ClassRequest) {
 		t.Error("a server that is not known is to be talked raft to, and nothing else")
 	}
 	one.SetPeers(f.members) // with 3

@@ -44,8 +44,8 @@ type Kind uint8
 // The kinds. The numbers are the protocol's.
 const (
 	// About the connection.
-	Hello   Kind = 1 // who dials (R1); body: a Greeting
-	Welcome Kind = 2 // who answers; body: a Greeting; At: the Hello's Sent
+	Hello   Kind = 1 // who dials (R1); body: a greeting
+	Welcome Kind = 2 // who answers; body: a greeting; At: the Hello's Sent
 	Ready   Kind = 3 // the connection is in use; At: the Welcome's Sent
 	Ping    Kind = 4 // alive
 	Pong    Kind = 5 // At: the Ping's Sent
@@ -59,44 +59,30 @@ const (
 	Reply           Kind = 20 // to any of these, under its Op
 	Cancel          Kind = 21 // to the head: end the command Op (R12)
 	CancelReply     Kind = 22 // Status OK: it had been done; Canceled: it never will be
-	Mapped          Kind = 23 // to a member: what of these chunks holds data?
-	MappedReply     Kind = 24 // body: the owner's list; Index: a count
+	Mapped          Kind = 23 // to a member: what holds data from the chunk to chunk Index?
+	MappedReply     Kind = 24 // body: chunks and masks
 	Flush           Kind = 25 // to a member: make lazy writes durable
 	FlushReply      Kind = 26
 
-	// Members of one link. Link and Ver are in all of them.
-	Replicate    Kind = 32 // the next record of a bucket; Committed rides along (R3, R4)
-	Ack          Kind = 33 // the bucket's records up to Stamp are durable here
-	Commit       Kind = 34 // the bucket's records up to Committed are committed (R4)
-	Summary      Kind = 35 // opening: what each bucket has; body: Progress list (R10)
-	Want         Kind = 36 // opening: send me what lies behind; body: Progress list
-	Lost         Kind = 37 // opening: can't say what lies between; body: bucket list
-	Opened       Kind = 38 // the configuration Ver is open: commit and serve
-	Refused      Kind = 39 // a message could not be taken; Status says why, Ver what the refuser has
-	Rejoin       Kind = 40 // an excluded member is back; body: Mark list, its tail (R9)
-	Missing      Kind = 41 // what a bucket of the rejoining member lacks; body: Mark list
-	Stored       Kind = 42 // those are durable
-	Checkpointed Kind = 43 // records up to Stamp need no journal here (R11); body: Progress list
-	LinkControl  Kind = 44 // anything else of a link; Code says what
+	// Members of one link. Link and Ver are in all of them, Index is the attempt to
+	// rejoin that they belong to, and Code says what else package replica needs.
+	Replicate   Kind = 32 // the next record of a bucket; Committed rides along (R3, R4)
+	Ack         Kind = 33 // the bucket's records up to Stamp are durable here
+	Summary     Kind = 34 // opening: what each bucket has; body: Progress list (R10)
+	Want        Kind = 35 // opening: send me the bucket's records behind Committed, up to Stamp
+	Opened      Kind = 36 // the configuration Ver is open: commit and serve
+	Rejoin      Kind = 37 // an excluded member is back; body: Progress list, its tail included (R9)
+	Missing     Kind = 38 // what the receiver lacks of the bucket up to Stamp; body: Mark list (R9, R11)
+	LinkControl Kind = 39 // what is committed, and the question for it; body: Progress list (R4)
 
 	// Copying in the background.
-	Fetch     Kind = 48 // the blocks of Mask, please
-	Fetched   Kind = 49 // data of Mask; Zeros read as zeros; Bad can't be had
-	Sums      Kind = 50 // the CRC lists of these chunks, please
-	SumsReply Kind = 51 // body: the owner's list
+	Fetch   Kind = 48 // the blocks of Mask, please; Index names the question
+	Fetched Kind = 49 // data of Mask; Zeros read as zeros; Bad can't be had
 
-	// Agreement. Bodies are package meta's.
-	Raft           Kind = 64 // a raft message, or a piece of a snapshot
-	Renew          Kind = 65 // lease, please; At: t0 on the holder's clock
-	Grant          Kind = 66 // At: that t0; Index: counts once this is applied (R5)
-	Propose        Kind = 67 // a command, to the leader
-	Proposed       Kind = 68 // its outcome; Index: where it was applied
-	ReadIndex      Kind = 69
-	ReadIndexReply Kind = 70
-	Barrier        Kind = 71 // nothing older than VVer is to take effect any more
-	BarrierDone    Kind = 72 // body: links and their vers
-	Complain       Kind = 73 // can't replicate to a member of Link
-	MetaControl    Kind = 74 // anything else of meta; Code says what
+	// Agreement. These bodies are not the wire's to know.
+	Raft        Kind = 64 // from one of package meta's groups to another
+	Barrier     Kind = 65 // nothing older than VVer is to take effect any more; Index names the question
+	BarrierDone Kind = 66 // nothing will; body: links and their vers
 )
 
 // field is a set of parts of the detail.
@@ -134,7 +120,7 @@ const (
 const (
 	maxGreeting = 1 << 10
 	MaxList     = 256 << 10 // of a link's message: 4096 Progress
-	MaxBody     = 1 << 20   // of meta's: a raft message or a piece of a snapshot
+	MaxBody     = 1 << 20   // of Raft: a message, or a piece of a snapshot
 )
 
 // row is all that the codec knows about a kind.
@@ -146,10 +132,7 @@ type row struct {
 	body   int // greatest, in bytes
 }
 
-const (
-	linkFields = fieldLink | fieldMasks | fieldStamp | fieldCommitted | fieldIndex
-	metaFields = fieldLink | fieldHead | fieldIndex | fieldAt
-)
+const linkFields = fieldLink | fieldMasks | fieldStamp | fieldCommitted | fieldIndex
 
 // kinds is the table of all kinds: a kind is what its row says.
 var kinds = [256]row{
@@ -172,36 +155,21 @@ var kinds = [256]row{
 	Flush:           {"flush", ClassRequest, formNone, fieldKey | fieldLink | fieldIndex, 0},
 	FlushReply:      {"flush-reply", ClassRequest, formNone, fieldKey | fieldLink | fieldIndex, 0},
 
-	Replicate:    {"replicate", ClassReplicate, formBlocks, fieldKey | fieldLink | fieldMasks | fieldStamp | fieldCommitted | fieldSums, 0},
-	Ack:          {"ack", ClassReplicate, formNone, fieldLink | fieldMasks | fieldStamp | fieldCommitted | fieldLoad, 0},
-	Commit:       {"commit", ClassReplicate, formNone, fieldLink | fieldMasks | fieldCommitted, 0},
-	Summary:      {"summary", ClassReplicate, formBody, linkFields, MaxList},
-	Want:         {"want", ClassReplicate, formBody, linkFields, MaxList},
-	Lost:         {"lost", ClassReplicate, formBody, linkFields, MaxList},
-	Opened:       {"opened", ClassReplicate, formBody, linkFields, MaxList},
-	Refused:      {"refused", ClassReplicate, formBody, linkFields, MaxList},
-	Rejoin:       {"rejoin", ClassReplicate, formBody, linkFields, MaxList},
-	Missing:      {"missing", ClassReplicate, formBody, linkFields, MaxList},
-	Stored:       {"stored", ClassReplicate, formBody, linkFields, MaxList},
-	Checkpointed: {"checkpointed", ClassReplicate, formBody, linkFields, MaxList},
-	LinkControl:  {"link-control", ClassReplicate, formBody, linkFields, MaxList},
+	Replicate:   {"replicate", ClassReplicate, formBlocks, fieldKey | fieldLink | fieldMasks | fieldStamp | fieldCommitted | fieldSums, 0},
+	Ack:         {"ack", ClassReplicate, formNone, fieldLink | fieldMasks | fieldStamp | fieldCommitted | fieldLoad, 0},
+	Summary:     {"summary", ClassReplicate, formBody, linkFields, MaxList},
+	Want:        {"want", ClassReplicate, formBody, linkFields, MaxList},
+	Opened:      {"opened", ClassReplicate, formBody, linkFields, MaxList},
+	Rejoin:      {"rejoin", ClassReplicate, formBody, linkFields, MaxList},
+	Missing:     {"missing", ClassReplicate, formBody, linkFields, MaxList},
+	LinkControl: {"link-control", ClassReplicate, formBody, linkFields, MaxList},
 
-	Fetch:     {"fetch", ClassBackground, formNone, fieldKey | fieldLink | fieldMasks | fieldIndex, 0},
-	Fetched:   {"fetched", ClassBackground, formBlocks, fieldKey | fieldLink | fieldMasks | fieldLoad | fieldIndex | fieldSums, 0},
-	Sums:      {"sums", ClassBackground, formBody, fieldKey | fieldLink | fieldMasks | fieldIndex, MaxList},
-	SumsReply: {"sums-reply", ClassBackground, formBody, fieldKey | fieldLink | fieldMasks | fieldIndex, MaxList},
+	Fetch:   {"fetch", ClassBackground, formNone, fieldKey | fieldLink | fieldMasks | fieldIndex, 0},
+	Fetched: {"fetched", ClassBackground, formBlocks, fieldKey | fieldLink | fieldMasks | fieldLoad | fieldIndex | fieldSums, 0},
 
-	Raft:           {"raft", ClassRaft, formBody, metaFields, MaxBody},
-	Renew:          {"renew", ClassRaft, formBody, metaFields, MaxBody},
-	Grant:          {"grant", ClassRaft, formBody, metaFields, MaxBody},
-	Propose:        {"propose", ClassRaft, formBody, metaFields, MaxBody},
-	Proposed:       {"proposed", ClassRaft, formBody, metaFields, MaxBody},
-	ReadIndex:      {"read-index", ClassRaft, formBody, metaFields, MaxBody},
-	ReadIndexReply: {"read-index-reply", ClassRaft, formBody, metaFields, MaxBody},
-	Barrier:        {"barrier", ClassRaft, formBody, fieldKey | metaFields, MaxBody},
-	BarrierDone:    {"barrier-done", ClassRaft, formBody, fieldKey | metaFields, MaxBody},
-	Complain:       {"complain", ClassRaft, formBody, metaFields, MaxBody},
-	MetaControl:    {"meta-control", ClassRaft, formBody, metaFields, MaxBody},
+	Raft:        {"raft", ClassRaft, formBody, 0, MaxBody},
+	Barrier:     {"barrier", ClassRaft, formBody, fieldKey | fieldIndex, MaxList},
+	BarrierDone: {"barrier-done", ClassRaft, formBody, fieldKey | fieldIndex, MaxList},
 }
 
 func (k Kind) String() string {

@@ -2,16 +2,16 @@ package wire
 
 import "petal/placement"
 
-// Progress is what a member has of a bucket (R10): an element of the body of
-// Summary, Want and Checkpointed.
+// Progress is what a member has of a bucket: an element of the body of Summary,
+// Rejoin and LinkControl (R10, R9, R4).
 type Progress struct {
 	Bucket    placement.Bucket
 	Durable   placement.Stamp // last record here
 	Committed placement.Stamp // last that is committed
 }
 
-// Mark names blocks of one chunk at one node: an element of the body of Rejoin
-// and Missing (R9).
+// Mark names blocks of one chunk at one node: an element of the body of Missing
+// (R9).
 type Mark struct {
 	Key  placement.Key
 	Mask placement.Mask

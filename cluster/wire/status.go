@@ -18,24 +18,17 @@ const (
 	NoLease     Status = 8  // the receiver may not serve (R5): try another, or again
 	TooOld      Status = 9  // was under way for too long (R13): try again if time is left
 	Canceled    Status = 10 // never took effect and never will (R12)
-	OldVer      Status = 11 // the sender's link Ver is old; Ver is the receiver's (R1)
-	NewerVer    Status = 12 // the receiver has not applied Ver yet: try again (R1)
-	Gap         Status = 13 // not the bucket's next record; Stamp is the last that the receiver has (R3)
-	Damaged     Status = 14 // the data did not match their sums: resend
-	Failed      Status = 15 // the receiver's disk has failed
-	MissingHere Status = 16 // the receiver knows that it lacks blocks of Bad (R9): ask Head
-	NotLeader   Status = 17 // of raft; Head is the leader if known
-	NoQuorum    Status = 18 // no majority within the time allowed
-	Rejected    Status = 19 // the state machine refused the command; the body says why
+	Damaged     Status = 11 // the data did not match their sums: resend
+	Failed      Status = 12 // the receiver's disk has failed
+	MissingHere Status = 13 // the receiver knows that it lacks blocks of Bad (R9): ask Head
 
-	statuses = 20
+	statuses = 14
 )
 
 var statusNames = [statuses]string{
 	OK: "ok", Miscompare: "miscompare", NoSpace: "no space", Invalid: "invalid", Medium: "medium error", Redirect: "redirect",
-	OldVVer: "old vver", NotReady: "not ready", NoLease: "no lease", TooOld: "too old", Canceled: "canceled", OldVer: "old ver",
-	NewerVer: "newer ver", Gap: "gap", Damaged: "damaged", Failed: "failed", MissingHere: "missing here", NotLeader: "not leader",
-	NoQuorum: "no quorum", Rejected: "rejected",
+	OldVVer: "old vver", NotReady: "not ready", NoLease: "no lease", TooOld: "too old", Canceled: "canceled",
+	Damaged: "damaged", Failed: "failed", MissingHere: "missing here",
 }
 
 func (s Status) String() string {
