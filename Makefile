@@ -9,6 +9,7 @@ LDFLAGS     := -s -w -X petal/appliance.Version=$(VERSION)
 FUZZTIME    ?= 10m
 SOAKTIME    ?= 1h
 BENCHTIME   ?= 10s
+NODES       ?= 1
 RACE        ?= ./journal/... ./cluster/... ./target/... ./appliance/...
 
 .PHONY: help build demo test unit race integration bench soak fuzz lint deps clean
@@ -41,8 +42,8 @@ race: ## unit tests of what runs concurrently, under the race detector
 integration: build ## bin/petal as real processes, with real initiators
 	PETAL_BIN=$(CURDIR)/bin/petal go test -count=1 -timeout 15m -v ./appliance/integration | grep -v -e '^=== ' -e '^    --- PASS'; exit $${PIPESTATUS[0]}
 
-bench: build ## petal beside tgtd and gotgt, alternating; BENCHTIME=10s a job
-	go run ./appliance/benchtab -petal bin/petal -time $(BENCHTIME)
+bench: build ## petal beside tgtd and gotgt, alternating; BENCHTIME=10s a job; NODES=4: a cluster, healthy and with a node dead
+	go run ./appliance/benchtab -petal bin/petal -time $(BENCHTIME) -nodes $(NODES)
 
 soak: build ## kill -9 under verified load, again and again; SOAKTIME=1h
 	PETAL_BIN=$(CURDIR)/bin/petal PETAL_SOAK=$(SOAKTIME) go test -count=1 -timeout 0 -v -run TestKillUnderLoad ./appliance/integration

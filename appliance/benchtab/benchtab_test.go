@@ -34,6 +34,33 @@ func TestPairs(t *testing.T) {
 	if list = pairs(o); len(list) != 1 || list[0].WriteBack {
 		t.Errorf("only write-through: %+v", list)
 	}
+	if o, err = parse([]string{"-nodes", "4"}); err != nil {
+		t.Fatal(err)
+	}
+	held := 0
+	for _, p := range pairs(o) {
+		if !strings.HasPrefix(p.Subject, "cluster") || !strings.Contains(p.Name, p.Subject) || !strings.Contains(p.Name, p.Peer) {
+			t.Errorf("pair of a cluster: %+v", p)
+		}
+		if p.Held {
+			held++
+		}
+	}
+	if held != 1 {
+		t.Errorf("%d pairs with CPU budgets, want the one with a dead node", held)
+	}
+	for _, n := range []string{"0", "2", "17"} { // with three nodes, one dead and the other two would be neighbours of it
+		if _, err := parse([]string{"-nodes", n}); err == nil {
+			t.Errorf("--nodes %s is taken", n)
+		}
+	}
+}
+
+// A CPU budget for a process that is not there leaves no control group behind.
+func TestHoldNobody(t *testing.T) {
+	if _, err := hold(t.TempDir()+"/pid", "petal-bench-nobody", 1); err == nil {
+		t.Error("no error")
+	}
 }
 
 func TestTables(t *testing.T) {
@@ -50,7 +77,7 @@ func TestTables(t *testing.T) {
 		},
 	}}
 	list := []*pair{
-		{Name: "write-through: petal / tgtd", Peer: "tgtd", Notes: []string{"seen"}, Result: result},
+		{Name: "write-through: petal / tgtd", Subject: "petal", Peer: "tgtd", Notes: []string{"seen"}, Result: result},
 		{Name: "write-back: petal / gotgt", Peer: "gotgt", Left: "it is not there"},
 	}
 	var b strings.Builder

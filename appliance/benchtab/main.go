@@ -7,6 +7,15 @@
 //	petal  / tgtd            in a volatile cache, both (WCE=1)
 //	petal  / gotgt           in a volatile cache, both (gotgt has nothing else)
 //
+// With --nodes N the first of each pair is a cluster of N nodes with a mirrored
+// disk, reached at one of its nodes, and the pairs are others:
+//
+//	cluster        / petal   what the second copy and the network cost
+//	cluster-plain  / petal   the same without TLS between the nodes
+//	cluster        / tgtd
+//	cluster-dead   / cluster one node of N dead, every node held to --cpu: on shared
+//	                         cores a dead node's part would go to the living
+//
 // What makes the pairs comparable:
 //
 //   - The region is written once in whole on both before anything is measured
@@ -54,6 +63,8 @@ type options struct {
 	only         string
 	jobs         string
 	keep         bool
+	nodes        int
+	cpu          float64
 }
 
 func parse(args []string) (*options, error) {
@@ -66,6 +77,8 @@ func parse(args []string) (*options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "rounds")
 	f.Int64Var(&o.size, "size", 1<<30, "bytes of the region, a multiple of 1 MiB")
 	f.IntVar(&o.port, "port", 13260, "first of three TCP ports on 127.0.0.1")
+	f.IntVar(&o.nodes, "nodes", 1, "measure a cluster of so many nodes instead of one")
+	f.Float64Var(&o.cpu, "cpu", 0.125, "cores that each node may use where one of them is dead")
 	f.BoolVar(&o.quick, "quick", false, "a short look: 256 MiB, 2 rounds, 2 s a job")
 	f.BoolVar(&o.json, "json", false, "print JSON in place of the tables")
 	f.BoolVar(&o.stock, "stock-tgtd", false, "leave tgtd's negotiation defaults")
@@ -82,6 +95,9 @@ func parse(args []string) (*options, error) {
 	if o.quick {
 		o.time, o.rounds, o.size = 2*time.Second, 2, 256<<20
 	}
+	if o.nodes < 1 || o.nodes > 16 || o.nodes == 2 || o.nodes == 3 || o.cpu <= 0 {
+		return nil, fmt.Errorf("--nodes must be 1 or 4 to 16, and --cpu positive")
+	}
 	if o.time <= 0 || o.rounds < 1 || o.size < 1<<20 || o.size%(1<<20) != 0 {
 		return nil, fmt.Errorf("--time, --rounds and --size must be positive, and --size a multiple of 1 MiB")
 	}
@@ -92,7 +108,9 @@ func parse(args []string) (*options, error) {
 type pair struct {
 	Name      string       `json:"name"`
 	WriteBack bool         `json:"write_back"`
+	Subject   string       `json:"subject"`
 	Peer      string       `json:"peer"`
+	Held      bool         `json:"held,omitempty"` // each node of both has a CPU budget of its own
 	Notes     []string     `json:"notes,omitempty"`
 	Left      string       `json:"left_out,omitempty"` // why it was not run
 	Result    *load.Result `json:"result,omitempty"`
@@ -100,13 +118,21 @@ type pair struct {
 
 func pairs(o *options) []*pair {
 	all := []*pair{
-		{Name: "write-through: " + o.subject + " / tgtd", Peer: "tgtd"},
-		{Name: "write-back: " + o.subject + " / tgtd", Peer: "tgtd", WriteBack: true},
-		{Name: "write-back: " + o.subject + " / gotgt", Peer: "gotgt", WriteBack: true},
+		{Name: "write-through: " + o.subject + " / tgtd", Subject: o.subject, Peer: "tgtd"},
+		{Name: "write-back: " + o.subject + " / tgtd", Subject: o.subject, Peer: "tgtd", WriteBack: true},
+		{Name: "write-back: " + o.subject + " / gotgt", Subject: o.subject, Peer: "gotgt", WriteBack: true},
+	}
+	if o.nodes > 1 {
+		all = []*pair{
+			{Name: "write-through: cluster / petal", Subject: "cluster", Peer: "petal"},
+			{Name: "write-through: cluster-plain / petal", Subject: "cluster-plain", Peer: "petal"},
+			{Name: "write-through: cluster / tgtd", Subject: "cluster", Peer: "tgtd"},
+			{Name: "write-through: cluster-dead / cluster", Subject: "cluster-dead", Peer: "cluster", Held: true},
+		}
 	}
 	var out []*pair
 	for _, p := range all {
-		if strings.Contains(p.Name, o.only) && p.Peer != o.subject {
+		if strings.Contains(p.Name, o.only) && p.Peer != p.Subject {
 			out = append(out, p)
 		}
 	}
@@ -180,7 +206,7 @@ func (p *pair) run(ctx context.Context, o *options) error {
 		Rounds: o.rounds, Time: o.time / time.Duration(o.rounds), Warmup: warmup, Seed: 1,
 		Size: o.size, Fill: true, Prime: true,
 	}
-	c.Options.AnyStatSN = o.subject == "gotgt" || p.Peer == "gotgt"
+	c.Options.AnyStatSN = p.Subject == "gotgt" || p.Peer == "gotgt"
 	if i, err := os.Stderr.Stat(); err == nil && i.Mode()&os.ModeCharDevice != 0 {
 		c.Progress = os.Stderr
 	}
@@ -190,9 +216,9 @@ func (p *pair) run(ctx context.Context, o *options) error {
 			c.Jobs = append(c.Jobs, j)
 		}
 	}
-	for i, name := range []string{o.subject, p.Peer} {
+	for i, name := range []string{p.Subject, p.Peer} {
 		s, err := start(ctx, name, &setting{
-			options: o, dir: filepath.Join(dir, name), port: o.port + i, writeBack: p.WriteBack,
+			options: o, dir: filepath.Join(dir, name), port: o.port + i, writeBack: p.WriteBack, held: p.Held,
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)

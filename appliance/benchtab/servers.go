@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -24,6 +23,7 @@ type setting struct {
 	dir       string // made by start
 	port      int    // on 127.0.0.1
 	writeBack bool
+	held      bool // each node has a CPU budget of its own
 }
 
 // server is one that runs.
@@ -34,6 +34,7 @@ type server struct {
 	end   syscall.Signal // that ends it
 	cmd   *exec.Cmd
 	done  chan struct{} // closed when it has ended
+	after []func()      // to be called then
 }
 
 // startLimit bounds how long a server may take to serve.
@@ -47,7 +48,13 @@ func start(ctx context.Context, name string, s *setting) (*server, error) {
 	defer cancel()
 	switch name {
 	case "petal":
-		return startPetal(ctx, s)
+		return startPetal(ctx, s, 1)
+	case "cluster":
+		return startCluster(ctx, s, false)
+	case "cluster-plain":
+		return startCluster(ctx, s, false, "--plain")
+	case "cluster-dead":
+		return startCluster(ctx, s, true)
 	case "tgtd":
 		return startTGTD(ctx, s)
 	case "gotgt":
@@ -85,6 +92,9 @@ func (v *server) stop() {
 	case <-time.After(20 * time.Second):
 		v.cmd.Process.Kill()
 		<-v.done
+	}
+	for _, f := range v.after {
+		f()
 	}
 }
 
@@ -128,14 +138,16 @@ func login(ctx context.Context, url string) error {
 }
 
 // startPetal starts `petal demo` with a disk of its own.
-func startPetal(ctx context.Context, s *setting) (*server, error) {
+func startPetal(ctx context.Context, s *setting, nodes int, flags ...string) (*server, error) {
 	binary, err := filepath.Abs(s.options.petal)
 	if err != nil {
 		return nil, err
 	}
 	dir := filepath.Join(s.dir, "data")
 	// Room for the region and nothing else that matters.
-	v, err := s.launch(binary, "demo", "--dir", dir, "--port", strconv.Itoa(s.port), "--size", strconv.FormatInt(s.options.size, 10)+"B")
+	args := append([]string{"demo", "--nodes", strconv.Itoa(nodes), "--dir", dir, "--port", strconv.Itoa(s.port),
+		"--size", strconv.FormatInt(s.options.size, 10) + "B"}, flags...)
+	v, err := s.launch(binary, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -154,13 +166,6 @@ func startPetal(ctx context.Context, s *setting) (*server, error) {
 	fail := func(err error) (*server, error) {
 		v.stop()
 		return nil, err
-	}
-	pid, err := os.ReadFile(filepath.Join(dir, "n1", "pid"))
-	if err != nil {
-		return fail(err)
-	}
-	if v.pid, err = strconv.Atoi(strings.TrimSpace(string(pid))); err != nil {
-		return fail(err)
 	}
 	mode := map[bool]string{false: "through", true: "back"}[s.writeBack]
 	set := exec.CommandContext(ctx, binary, "disk", "set", "--write", mode, "demo")

@@ -64,14 +64,14 @@ func writeTables(w io.Writer, o *options, machine []string, list []*pair) error 
 			fmt.Fprintf(&b, "Not measured: %s\n", p.Left)
 			continue
 		}
-		p.table(&b, o.subject)
+		p.table(&b)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func (p *pair) table(b *strings.Builder, subject string) {
-	fmt.Fprintf(b, "| job | %[1]s IOPS | %[2]s IOPS | ratio | %[1]s p50 / p99 | %[2]s p50 / p99 | %[1]s CPU/IO | %[2]s CPU/IO | ratio |\n", subject, p.Peer)
+func (p *pair) table(b *strings.Builder) {
+	fmt.Fprintf(b, "| job | %[1]s IOPS | %[2]s IOPS | ratio | %[1]s p50 / p99 | %[2]s p50 / p99 | %[1]s CPU/IO | %[2]s CPU/IO | ratio |\n", p.Subject, p.Peer)
 	b.WriteString("|---|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	for _, j := range p.Result.Jobs {
 		l, r := j.Disks[0], j.Disks[1]
