@@ -32,8 +32,8 @@ func command(kind any) *metapb.Command {
 		return &metapb.Command{Kind: &metapb.Command_Filled{Filled: k}}
 	case *metapb.FenceConfirm:
 		return &metapb.Command{Kind: &metapb.Command_FenceConfirm{FenceConfirm: k}}
-	case *metapb.Reconfigure:
-		return &metapb.Command{Kind: &metapb.Command_Reconfigure{Reconfigure: k}}
+	case *metapb.Reopen:
+		return &metapb.Command{Kind: &metapb.Command_Reopen{Reopen: k}}
 	case *metapb.BumpVVer:
 		return &metapb.Command{Kind: &metapb.Command_BumpVver{BumpVver: k}}
 	case *metapb.CompleteBarrier:

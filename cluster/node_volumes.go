@@ -144,6 +144,20 @@ func (n *Node) Close(ctx context.Context) error {
 	return first
 }
 
+// Abandon lets a Manual node go as it is, without a word to its disks or to
+// anybody: its process is dead. For simulation.
+func (n *Node) Abandon() {
+	n.mu.Lock()
+	n.closed = true
+	n.mu.Unlock()
+	n.cancel()
+	if s := n.store.Load(); s != nil {
+		s.replica.Close()
+		s.brick.Kill()
+	}
+	n.pool.Discard()
+}
+
 // release closes what open has opened.
 func (n *Node) release() error {
 	var err error

@@ -175,6 +175,8 @@ func (n *Node) serve(incarnation uint64, id brick.Identity) {
 	n.mu.Unlock()
 	n.coord.start(incarnation, h)
 	n.group.Serve(incarnation)
+	n.destage()
+	n.renew()
 	n.confirm(incarnation)
 	n.resume()
 }
@@ -212,6 +214,31 @@ func (n *Node) openStorage(incarnation uint64, id brick.Identity) (*storage, err
 		s.replica.SetLease(l.until, l.index)
 	}
 	return s, nil
+}
+
+// destageEvery is how often a Manual node's brick is brought home: what is at
+// least so old, or as much as the journal needs to be half empty.
+const destageEvery = 500 * time.Millisecond
+
+// destage does for a Manual brick what its own goroutine does otherwise.
+func (n *Node) destage() {
+	st := n.store.Load()
+	if !n.env.Manual || st == nil {
+		return
+	}
+	n.env.Clock.AfterFunc(destageEvery, func() {
+		if n.ctx.Err() != nil || st.brick.Failed() != nil {
+			return
+		}
+		age := destageEvery
+		if used, capacity := st.brick.JournalFill(); used >= capacity/2 {
+			age = 0
+		}
+		for st.brick.StepDestage(age) {
+		}
+		_ = st.brick.StepFlushMap() // a failure has failed the brick
+		n.destage()
+	})
 }
 
 // confirm says that the brick bears witness of this start (R14).
@@ -255,12 +282,8 @@ func (n *Node) proposeLinkNow(p replica.Proposal) {
 		self, _ := n.State().MemberOf(p.Link, n.self)
 		n.group.Complain(p.Link, p.Ver, self, p.Member)
 		return
-	case replica.Reopen: // the same once more, under a new version
-		c := n.State().Link(p.Link)
-		if c.Ver != p.Ver {
-			return
-		}
-		cmd = command(&metapb.Reconfigure{Links: []*metapb.LinkChange{{Gmap: gmap, Position: pos, Ver: c.Ver, InSync: uint32(c.InSync), Head: uint32(c.Head), Reason: "a member has to begin again"}}})
+	case replica.Reopen:
+		cmd = command(&metapb.Reopen{Server: uint32(n.self), Incarnation: n.incarnationNow(), Gmap: gmap, Position: pos, Ver: p.Ver})
 	}
 	n.ProposeAsync(cmd, func(_ *meta.State, err error) {
 		if err != nil {

@@ -99,12 +99,49 @@ func transportOf(opt *Options, id *identity) func(placement.Server, Handler) (Tr
 		if err != nil {
 			return nil, err
 		}
-		return &tcp{p}, nil
+		return &tcp{p, own}, nil
 	}
 }
 
 // tcp is package peer as a Transport.
-type tcp struct{ *peer.Peers }
+type tcp struct {
+	*peer.Peers
+	own *pki.Identity // nil: plain
+}
+
+// renewEvery is how often a certificate's age is looked at.
+const renewEvery = 24 * time.Hour
+
+// renew gives this server a new certificate when the old one is due: whoever can
+// open the authority's key may issue its own. It counts from the next connection
+// on.
+func (n *Node) renew() {
+	t, ok := n.net.(*tcp)
+	if !ok || t.own == nil || n.ctx.Err() != nil {
+		return
+	}
+	if t.own.Due(n.env.Wall()) {
+		if err := n.renewNow(t.own); err != nil {
+			n.opt.Log.Error("this server's certificate could not be renewed", "until", t.own.NotAfter(), "error", err)
+		}
+	}
+	n.env.Clock.AfterFunc(renewEvery, n.renew)
+}
+
+func (n *Node) renewNow(own *pki.Identity) error {
+	a, err := n.authority()
+	if err != nil {
+		return err
+	}
+	newer, err := a.Issue(own.Name(), n.env.Wall())
+	if err != nil {
+		return err
+	}
+	if err := own.Renew(newer); err != nil {
+		return err
+	}
+	return own.Store(filepath.Join(n.opt.Dir, "tls"))
+}
 
 // SetPeers says who there is.
 func (t *tcp) SetPeers(list []Peer) {

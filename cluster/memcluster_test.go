@@ -1,0 +1,339 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	pebblefs "github.com/cockroachdb/pebble/v2/vfs"
+
+	"petal/cluster/brick"
+	"petal/cluster/meta"
+	"petal/cluster/times"
+	"petal/journal/vfs"
+	"petal/placement"
+)
+
+// memCluster is several real nodes on disks of memory and a network of memory,
+// so that they can be killed at any moment.
+type memCluster struct {
+	t     *testing.T
+	net   *memNet
+	log   func(opt *Options)
+	nodes []*memServer
+}
+
+// memServer is a server of a memCluster; it outlives its processes.
+type memServer struct {
+	*Node // nil: down
+	id    placement.Server
+	opt   Options
+	dir   *vfs.Memory
+	disk  *vfs.Memory
+	maps  *pebblefs.MemFS
+	rng   *rand.Rand
+	mu    sync.Mutex
+}
+
+func newMemCluster(t *testing.T, n int, scale float64) *memCluster {
+	t.Helper()
+	c := &memCluster{t: t, net: newMemNet()}
+	for i := range n {
+		name := fmt.Sprintf("n%d", i+1)
+		c.nodes = append(c.nodes, &memServer{id: placement.Server(i + 1), dir: vfs.NewMemory(1 << 30), disk: vfs.NewMemory(1 << 30),
+			maps: pebblefs.NewCrashableMem(), rng: rand.New(rand.NewPCG(uint64(i), 41)), opt: Options{
+				Name: name, CacheBytes: 1 << 20, MemoryBytes: 64 << 20, Times: times.Default().Scale(scale),
+				Bricks: []BrickOptions{{Path: "/brick", Journal: 16 << 20, Capacity: 256 << 20}},
+				brick:  func(o *brick.Options) { o.SegmentBytes, o.DestageAge = 1<<20, 20*time.Millisecond },
+			}})
+	}
+	c.start(0)
+	for i := 1; i < n; i++ {
+		type result struct {
+			a   JoinAnswer
+			err error
+		}
+		got := make(chan result, 1)
+		r := c.nodes[i].opt.request()
+		r.Addresses = []string{c.nodes[i].opt.Name + ":1"}
+		c.nodes[0].Admit(r, func(a JoinAnswer, err error) { got <- result{a, err} })
+		x := <-got
+		if x.err != nil {
+			t.Fatal(x.err)
+		}
+		if err := Adopt(Env{FS: c.nodes[i].dir}, x.a); err != nil {
+			t.Fatal(err)
+		}
+		c.start(i)
+	}
+	t.Cleanup(func() {
+		for i := range c.nodes {
+			if c.nodes[i].Node != nil {
+				c.nodes[i].Close(context.Background())
+			}
+		}
+	})
+	return c
+}
+
+func (c *memCluster) env(s *memServer) Env {
+	return Env{FS: s.dir, Clock: times.Real{}, Wall: time.Now, Bricks: []BrickEnv{{FS: s.disk, MapFS: s.maps, Path: "/brick"}},
+		Rand: func(b []byte) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for i := range b {
+				b[i] = byte(s.rng.Uint32())
+			}
+		},
+		Transport: func(self placement.Server, h Handler) (Transport, error) {
+			return c.net.port(self, h.(*Node).pool, h), nil
+		}}
+}
+
+// open starts a process without waiting for more than that.
+func (c *memCluster) open(i int) {
+	c.t.Helper()
+	s := c.nodes[i]
+	n, err := OpenWith(s.opt, c.env(s))
+	if err != nil {
+		c.t.Fatalf("node %d: %v", i+1, err)
+	}
+	s.Node = n
+}
+
+// start starts a process and waits until it has a lease.
+func (c *memCluster) start(i int) {
+	c.t.Helper()
+	c.open(i)
+	c.leased(i)
+}
+
+func (c *memCluster) leased(i int) {
+	c.t.Helper()
+	n := c.nodes[i].Node
+	told := make(chan struct{}, 64)
+	n.OnLease(func(bool) { told <- struct{}{} })
+	limit := time.After(30 * time.Second)
+	for !n.Leased() {
+		select {
+		case <-told:
+		case <-limit:
+			c.t.Fatalf("node %d gets no lease: started %t, failed %v, %+v", i+1, n.Started(), n.Failed(), n.Agreement())
+		}
+	}
+}
+
+// kill ends a process as kill -9 and a power cut would: nothing that it has not
+// made durable is left, nothing more is said to anybody.
+func (c *memCluster) kill(i int) {
+	s := c.nodes[i]
+	dead := errors.New("the process is dead")
+	s.disk.Stop(dead)
+	s.dir.Stop(dead)
+	s.net.Close()
+	n := s.Node
+	s.Node = nil
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	n.Close(ctx) // gives back memory; the disks are out of its reach
+	seed := s.rng.Uint64()
+	s.disk, s.dir = s.disk.Crash(seed), s.dir.Crash(seed)
+	s.maps = s.maps.CrashClone(pebblefs.CrashCloneCfg{UnsyncedDataPercent: s.rng.IntN(101), RNG: s.rng})
+}
+
+func (c *memCluster) volume(i int, name string) *Volume {
+	c.t.Helper()
+	n := c.nodes[i].Node
+	eventually(c.t, n, func(s *meta.State) bool { return s.Disk(name) != nil })
+	v, err := n.Volume(n.State().Disk(name).ID)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return v
+}
+
+// whole waits until every copy is in sync and complete, as node i sees it.
+func (c *memCluster) whole(i int) {
+	c.t.Helper()
+	told := make(chan struct{}, 1)
+	c.nodes[i].Watch(func(*meta.State) {
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+	})
+	limit := time.After(30 * time.Second)
+	for !whole(c.nodes[i].State()) {
+		select {
+		case <-told:
+		case <-limit:
+			for _, s := range c.nodes {
+				if s.Node != nil {
+					for _, l := range s.Links() {
+						c.t.Logf("server %d: %+v", s.id, l)
+					}
+				}
+			}
+			c.t.Error("the copies are never whole again")
+			return
+		}
+	}
+}
+
+func whole(s *meta.State) bool {
+	for _, id := range s.Links() {
+		l := s.LinkInfo(id)
+		if l.InSync.Len() != len(s.LinkServers(id)) || l.Filling != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// steadyWriter writes to blocks of its own and knows what they may hold.
+type steadyWriter struct {
+	first, n int
+	allowed  [][]uint64
+	tag      uint64
+	longest  time.Duration
+	busy     int
+	refused  []error
+}
+
+func newSteadyWriter(first, n int) *steadyWriter {
+	w := &steadyWriter{first: first, n: n, allowed: make([][]uint64, n)}
+	for i := range w.allowed {
+		w.allowed[i] = []uint64{0}
+	}
+	return w
+}
+
+// run writes until stop is closed.
+func (w *steadyWriter) run(v *Volume, r *rand.Rand, stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		at, n := r.IntN(w.n), 1
+		if r.IntN(4) == 0 {
+			n = min(1+r.IntN(20), w.n-at)
+		}
+		w.tag++
+		value := w.tag<<8 | uint64(w.first/w.n)
+		for i := at; i < at+n; i++ {
+			w.allowed[i] = append(slices.Clip(w.allowed[i]), value)
+		}
+		began := time.Now()
+		err := <-write(v, uint64(w.first+at)*placement.BlockSize, sector(value, n*placement.BlockSize), false)
+		w.longest = max(w.longest, time.Since(began))
+		switch {
+		case err == nil:
+			for i := at; i < at+n; i++ {
+				w.allowed[i] = []uint64{value}
+			}
+		case errors.Is(err, ErrBusy):
+			w.busy++
+		default:
+			w.refused = append(w.refused, err)
+		}
+	}
+}
+
+// check reads everything and compares.
+func (w *steadyWriter) check(v *Volume) error {
+	for i := range w.n {
+		got := <-read(v, uint64(w.first+i)*placement.BlockSize, placement.BlockSize)
+		if got.err != nil {
+			return fmt.Errorf("block %d: %w", w.first+i, got.err)
+		}
+		value, ok := sectorValue(got.data)
+		if !ok || !slices.Contains(w.allowed[i], value) {
+			return fmt.Errorf("block %d holds %#x (torn: %t), want one of %#x", w.first+i, value, !ok, w.allowed[i])
+		}
+		w.allowed[i] = []uint64{value} // what has been seen stays
+	}
+	return nil
+}
+
+// A server is killed under writers at the others, is started again, and when all
+// is whole its neighbour is killed, so that what it has caught up with counts.
+// No acknowledged write is lost, and the writers notice nothing but a pause.
+func TestKillAndRestart(t *testing.T) {
+	c := newMemCluster(t, 4, 1)
+	if _, err := c.nodes[0].CreateDisk(t.Context(), DiskSpec{Name: "data", Size: 16 << 20, BlockSize: 4096}); err != nil {
+		t.Fatal(err)
+	}
+	const blocks = 1024
+	var writers []*steadyWriter
+	for i := range 3 {
+		writers = append(writers, newSteadyWriter(i*blocks, blocks))
+	}
+	during := func(what func()) {
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		for i, w := range writers {
+			if c.nodes[i].Node == nil {
+				continue
+			}
+			v := c.volume(i, "data")
+			wg.Go(func() { w.run(v, rand.New(rand.NewPCG(uint64(i), w.tag)), stop) })
+		}
+		what()
+		close(stop)
+		wg.Wait()
+	}
+	check := func(when string) {
+		t.Helper()
+		for i := range c.nodes {
+			if c.nodes[i].Node == nil {
+				continue
+			}
+			for _, w := range writers {
+				if err := w.check(c.volume(i, "data")); err != nil {
+					t.Errorf("%s, at node %d: %v", when, i+1, err)
+				}
+			}
+		}
+		for i, w := range writers {
+			t.Logf("%s: writer %d: %d writes, longest %v, %d busy, %d of open outcome", when, i+1, w.tag, w.longest, w.busy, len(w.refused))
+			if len(w.refused) > 0 {
+				t.Errorf("%s: writer %d: first of them: %v", when, i+1, w.refused[0])
+				w.refused = nil
+			}
+			w.longest = 0
+		}
+	}
+	lost := func(i int) func(s *meta.State) bool { // its links go on without it
+		return func(s *meta.State) bool {
+			for _, id := range s.LinksOf(c.nodes[i].id) {
+				m, _ := s.MemberOf(id, c.nodes[i].id)
+				if s.Link(id).InSync.Has(m) {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	during(func() {
+		c.kill(3)
+		eventually(t, c.nodes[0].Node, lost(3))
+	})
+	check("one is dead")
+	during(func() {
+		c.start(3)
+		c.whole(0)
+	})
+	check("it is back")
+	during(func() {
+		c.kill(2)
+		eventually(t, c.nodes[0].Node, lost(2))
+	})
+	check("its neighbour is dead")
+}
