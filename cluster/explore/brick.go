@@ -8,7 +8,7 @@ import "petal/placement"
 type brick struct {
 	recs    [maxRecs]rec // the journal, in order of appending
 	nrecs   uint8
-	todo    [maxTodo]todo // what is not durable yet; records first come, first durable; the rest among themselves
+	todo    [maxTodo]todo // what is not durable yet; within a class in order
 	ntodo   uint8
 	home    [maxBlocks]uint8   // destaged
 	last    [maxBlocks]stamp   // per bucket: known to be committed, durably
@@ -76,11 +76,30 @@ func (d *brick) later(t todo) { d.todo[d.ntodo] = t; d.ntodo++ }
 
 func (d *brick) room() bool { return d.nrecs < maxRecs && d.ntodo+4 <= maxTodo }
 
-// next returns the first thing to do that is a record, or is none; -1 if there
-// is no such thing.
-func (d *brick) next(record bool) int {
+// class is a kind of things that become durable in order; between classes there
+// is none.
+type class uint8
+
+const (
+	records class = iota
+	voids
+	rest
+)
+
+func (k todoKind) class() class {
+	switch k {
+	case todoRecord:
+		return records
+	case todoVoid:
+		return voids
+	}
+	return rest
+}
+
+// next returns the first thing to do of a class; -1 if there is none.
+func (d *brick) next(c class) int {
 	for i := range d.todo[:d.ntodo] {
-		if (d.todo[i].kind == todoRecord) == record {
+		if d.todo[i].kind.class() == c {
 			return i
 		}
 	}
@@ -113,13 +132,12 @@ func (d *brick) miss(blocks uint8) {
 	}
 }
 
-func (d *brick) commit(bucket uint8, s stamp, any bool) bool {
+func (d *brick) commit(bucket uint8, s stamp) bool {
 	r := d.find(bucket, s)
 	if r == nil {
 		return false
 	}
 	r.committed = true
-	r.after = r.after || any
 	if r.after {
 		d.missing &^= 1 << r.block
 	}

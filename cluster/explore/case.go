@@ -38,7 +38,10 @@ type Start uint8
 
 const (
 	Healthy  Start = iota // all in sync, open and leased
-	Degraded              // the last member was excluded and has come back; head 0 has written since, if the case has writes enough
+	Degraded              // the last member was excluded and has come back; head 0 has made all writes but the last
+	Joined                // the same, and it was let in, and misses those writes
+	Forsaken              // the same, and then the head was excluded, and is down; the other has made the last write
+	Tailed                // the head was excluded with write 0 in its tail and has come back; the other has made write 1
 )
 
 // Broken is a set of rules that live outside the machine, to break on purpose.
@@ -53,11 +56,9 @@ const (
 	ServeMissing                       // missing blocks are served
 	HideTail                           // what lies under a discarded record goes missing
 	ExcludeUnfenced                    // exclusion does not wait for the fence to be confirmed
-	StartNoBump                        // a restart out of sync leaves the ver alone
 	FillLate                           // a fetched block is stored under a later ver
 	TrustTail                          // a cut trusts the member to have all that is not marked
 	ForgetCommits                      // a head that cuts a bucket does not note what it has committed
-	MissBelow                          // a record from before a block went missing makes it good
 )
 
 func (k *Case) members() placement.Members { return placement.MembersOf(k.Members) }

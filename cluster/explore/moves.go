@@ -13,8 +13,7 @@ type moveKind uint8
 const (
 	mvInvoke     moveKind = iota + 1 // a client sends the next write
 	mvAdmit                          // a head admits write a
-	mvSync                           // the next record of a becomes durable
-	mvSyncOther                      // the next other thing of a becomes durable
+	mvSync                           // the next thing of class b becomes durable at a
 	mvDestage                        // all that is committed at a goes home
 	mvRead                           // a client reads block b at a
 	mvGrant                          // a gets a lease
@@ -46,7 +45,7 @@ type move struct {
 }
 
 var moveFormats = [...]string{
-	mvAdmit: "%[2]s admits W%[4]d", mvSync: "%[2]s makes a record durable", mvSyncOther: "%[2]s makes a mark durable",
+	mvAdmit: "%[2]s admits W%[4]d", mvSync: "%[2]s makes durable ",
 	mvDestage: "%[2]s destages", mvRead: "read of block %[5]d at %[2]s", mvGrant: "%[2]s gets a lease", mvExpire: "%[2]s's lease ends",
 	mvApply: "%[2]s applies", mvCrash: "%[2]s crashes", mvRot: "%[2]s crashes, its last record rots", mvRestart: "%[2]s restarts",
 	mvDeliver: "%[2]s to %[3]s", mvDisconnect: "%[2]s and %[3]s lose their connection", mvConnect: "%[2]s and %[3]s connect", mvCutRaft: "%[2]s is cut from raft",
@@ -101,8 +100,11 @@ func (s *state) eachUp(x int, f func(move)) {
 			}
 		}
 	}
-	one(v.disk.next(true) >= 0, mvSync)
-	one(v.disk.next(false) >= 0, mvSyncOther)
+	for c := records; c <= rest; c++ {
+		if v.disk.next(c) >= 0 {
+			f(move{kind: mvSync, a: a, b: uint8(c)})
+		}
+	}
 	one(k.Destage && v.disk.nrecs > 0, mvDestage)
 	if w.used.Reads < k.Max.Reads {
 		for b := range k.Blocks {
@@ -258,8 +260,8 @@ func (s *state) do(mv move) bool {
 	switch mv.kind {
 	case mvAdmit:
 		s.admit(x, int(mv.c))
-	case mvSync, mvSyncOther:
-		s.sync(x, mv.kind == mvSync)
+	case mvSync:
+		s.sync(x, class(mv.b))
 	case mvDestage:
 		return w.srv[x].disk.destage()
 	case mvRead:
@@ -411,6 +413,8 @@ func (s *state) describe(mv move) string {
 	switch mv.kind {
 	case mvDeliver:
 		text += ": " + w.q[mv.a][mv.b].m[0].String()
+	case mvSync:
+		text += [...]string{"a record", "a void", "a mark"}[mv.b]
 	case mvRead:
 		text += fmt.Sprintf(" -> %d", w.srv[mv.a].disk.value(mv.b))
 	case mvApply:

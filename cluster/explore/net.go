@@ -130,13 +130,10 @@ func (s *state) restart(x int) {
 		s.restore(x, uint8(b))
 	}
 	c := w.current()
-	switch {
-	case s.k.Broken&ForgetExclusion != 0 && !c.insync.Has(placement.Member(x)) && !s.anyUp(c.insync):
+	if s.k.Broken&ForgetExclusion != 0 && !c.insync.Has(placement.Member(x)) && !s.anyUp(c.insync) {
 		c.insync, c.head = placement.Members(0).With(placement.Member(x)), uint8(x)
-		fallthrough
-	case c.insync.Has(placement.Member(x)) || s.k.Broken&StartNoBump == 0:
-		s.full = s.full || !w.reconfigure(c.insync, int(c.head), s.k.MaxVer)
 	}
+	s.full = s.full || !w.reconfigure(c.insync, int(c.head), s.k.MaxVer)
 	v.applied = w.nlog
 	v.vv = w.bar >= barAgreed
 	s.step(x, &link.Event{Kind: link.EventConfig, Config: config(w.current()), Index: uint64(w.nlog)}, 0)
@@ -165,7 +162,7 @@ func (s *state) restore(x int, b uint8) {
 		switch {
 		case r.bucket != b:
 		case r.stamp.atMost(d.last[b]):
-			d.commit(b, r.stamp, s.k.Broken&MissBelow != 0)
+			d.commit(b, r.stamp)
 		default:
 			prepared = append(prepared, link.Record{Bucket: placement.Bucket(b), Stamp: r.stamp.wide(), Excluded: r.excluded, Ref: uint64(r.write)})
 		}

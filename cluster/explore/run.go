@@ -111,7 +111,7 @@ func (s *state) propose(x int, e *link.Effect) {
 // the write there is told that it is done (R12).
 func (s *state) commit(x int, r link.Record) {
 	w := &s.w
-	if !w.srv[x].disk.commit(uint8(r.Bucket), small(r.Stamp), s.k.Broken&MissBelow != 0) {
+	if !w.srv[x].disk.commit(uint8(r.Bucket), small(r.Stamp)) {
 		return
 	}
 	if i := uint8(r.Ref); s.m[x].Head() && w.wst[i] == wTaken {
@@ -217,10 +217,10 @@ func (s *state) gather(x int, e *link.Effect) {
 	}
 }
 
-// sync makes the first thing durable that is a record, or is none.
-func (s *state) sync(x int, record bool) {
+// sync makes the first thing of a class durable.
+func (s *state) sync(x int, c class) {
 	d := &s.w.srv[x].disk
-	i := d.next(record)
+	i := d.next(c)
 	t := d.todo[i]
 	d.did(i)
 	r := d.find(t.bucket, t.stamp)

@@ -227,8 +227,19 @@ func (s *state) begin() {
 		s.step(x, &link.Event{Kind: link.EventLease, Until: forever, Index: 1}, 0)
 	}
 	s.quiesce()
-	if s.k.Start == Degraded {
+	switch s.k.Start {
+	case Degraded:
 		s.degrade()
+	case Joined, Forsaken:
+		s.degrade()
+		s.quiesce()
+		s.do(move{kind: mvRejoined, a: uint8(s.k.Members - 1)})
+		s.quiesce()
+		if s.k.Start == Forsaken {
+			s.forsake()
+		}
+	case Tailed:
+		s.tail()
 	}
 	w.used = Budget{}
 }
@@ -239,13 +250,31 @@ func (s *state) quiesce() {
 		again = false
 		s.each(func(mv move) {
 			switch mv.kind {
-			case mvSync, mvSyncOther, mvApply, mvDeliver, mvTell, mvSendCut:
+			case mvSync, mvApply, mvDeliver, mvTell, mvSendCut:
 				if !again {
 					again = true
 					s.do(mv)
 				}
 			}
 		})
+	}
+}
+
+// forsake excludes the only member that has what the other misses.
+func (s *state) forsake() {
+	for _, mv := range []move{{kind: mvCrash, a: 0}, {kind: mvDisconnect, a: 0, b: 1}, {kind: mvExclude, a: 0}, {kind: mvApply, a: 1}, {kind: mvAdmit, a: 1, c: 1}} {
+		s.do(mv)
+		s.quiesce()
+	}
+}
+
+// tail excludes the head while a record of it is durable at itself alone.
+func (s *state) tail() {
+	for _, mv := range []move{
+		{kind: mvAdmit, a: 0, c: 0}, {kind: mvSync, a: 0}, {kind: mvCrash, a: 0}, {kind: mvDisconnect, a: 0, b: 1}, {kind: mvExclude, a: 0},
+		{kind: mvApply, a: 1}, {kind: mvAdmit, a: 1, c: 1}, {kind: mvSync, a: 1}, {kind: mvRestart, a: 0}, {kind: mvGrant, a: 0},
+	} {
+		s.do(mv)
 	}
 }
 

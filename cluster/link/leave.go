@@ -120,9 +120,7 @@ func (m *Machine) cutStored(n placement.Bucket) {
 	}
 	b.storing = false
 	m.storing--
-	if b.last.Before(b.aside) || b.last == b.aside {
-		b.last, b.committed, b.have[m.o.Self] = b.aside, b.aside, b.aside
-	}
+	b.last, b.committed, b.have[m.o.Self] = b.aside, b.aside, b.aside
 	b.aside = placement.Stamp{}
 	if m.state == Out {
 		b.cut = b.cut.With(m.o.Self)
