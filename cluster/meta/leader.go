@@ -18,6 +18,7 @@ type leadership struct {
 	term       uint64
 	elected    time.Duration
 	granted    map[placement.Server]time.Duration // last lease of this term
+	process    map[placement.Server]uint64        // that got it
 	ended      map[placement.Server]uint64        // processes known to serve no more: released or dead
 	batch      []renewal
 	armed      bool // the batch has a round to come
@@ -65,7 +66,7 @@ func (g *Group) roleChanged() {
 	switch leads := st.RaftState == raft.StateLeader; {
 	case leads && (!g.leader.leading || g.leader.term != term):
 		g.leader = leadership{leading: true, term: term, elected: g.now(),
-			granted: map[placement.Server]time.Duration{}, ended: map[placement.Server]uint64{}, rounds: map[uint64]*round{},
+			granted: map[placement.Server]time.Duration{}, process: map[placement.Server]uint64{}, ended: map[placement.Server]uint64{}, rounds: map[uint64]*round{},
 			round: g.leader.round, blocked: map[placement.Server]uint64{}, since: map[placement.LinkID]versionSeen{}}
 		g.cfg.Log.Info("leads the cluster", "term", term)
 	case !leads && g.leader.leading:
@@ -136,7 +137,7 @@ func (g *Group) grant(number, index uint64) {
 		if g.isBlocked(q.server) || l.blocked[q.server] != q.blocked || !g.current(q.server, q.incarnation) {
 			continue
 		}
-		l.granted[q.server] = g.now()
+		l.granted[q.server], l.process[q.server] = g.now(), q.incarnation
 		m := &metapb.Grant{SentNs: q.sent, Incarnation: q.incarnation, Index: index, Term: l.term}
 		if q.server == g.cfg.Self {
 			g.receiveGrant(g.cfg.Self, m)
@@ -146,12 +147,11 @@ func (g *Group) grant(number, index uint64) {
 	}
 }
 
-// live reports whether a server has a lease of this leader's, as far as can be
-// told.
+// live reports whether a server's latest process has a lease of this leader's, as
+// far as can be told.
 func (g *Group) live(id placement.Server) bool {
-	at, ok := g.leader.granted[id]
 	srv := g.view.servers[id]
-	return ok && srv != nil && g.leader.ended[id] < srv.Incarnation && g.now() < at+g.cfg.Times.Lease
+	return srv != nil && g.leader.process[id] == srv.Incarnation && g.leader.ended[id] < srv.Incarnation && g.now() < g.leader.granted[id]+g.cfg.Times.Lease
 }
 
 // over reports whether a server surely holds no lease (R6): its last one has

@@ -243,6 +243,17 @@ func TestOldProcessGetsNoLease(t *testing.T) {
 	if renew(inc) == 0 {
 		t.Error("its latest process gets none")
 	}
+	if !g.live(id) {
+		t.Error("it has a lease and is not live")
+	}
+	w.must(lead, start(int(id)))
+	inc++
+	if g.live(id) {
+		t.Error("a process that has no lease yet is live by that of the one before")
+	}
+	if renew(inc) == 0 || !g.live(id) {
+		t.Error("the next process gets none")
+	}
 	if renew(inc-1) != 0 || renew(inc+1) != 0 {
 		t.Error("a process that is not its latest gets one")
 	}
