@@ -202,6 +202,7 @@ func inPlace(log []logged) []logged {
 type cover struct {
 	known placement.Mask // they hide, and are known to be committed: the extent below may have been given up
 	home  placement.Mask // they may have been written home, over what the extent held, before the map knew
+	fills placement.Mask // they fill, should it be missing further down
 }
 
 // judge marks the records that do not count, newest first, and returns the torn
@@ -252,8 +253,13 @@ func (b *Brick) judge(log []logged, settled journal.LSN, rec *Recovery) (torn []
 		if h.Type.hides() && r.committed {
 			above.known |= h.Mask
 		}
-		if h.Type.data() {
+		switch h.Type {
+		case typeWrite:
 			above.home |= h.Mask
+		case typeFill: // it counts only over what is missing
+			above.fills |= h.Mask
+		case typeMissing:
+			above.home |= above.fills & h.Mask
 		}
 		covered[h.Key] = above
 	}
