@@ -10,9 +10,10 @@ FUZZTIME    ?= 10m
 SOAKTIME    ?= 1h
 BENCHTIME   ?= 10s
 NODES       ?= 1
+SIMTIME     ?= 3m
 RACE        ?= ./journal/... ./cluster/... ./target/... ./appliance/...
 
-.PHONY: help build demo test unit race integration bench soak fuzz lint deps clean
+.PHONY: help build demo test unit race integration sim bench soak fuzz lint deps clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +28,7 @@ bin/petal:
 demo: build ## four nodes with a mirrored disk at iscsi://127.0.0.1:3260/iqn.2026-11.petal:demo/0
 	@bin/petal demo
 
-test: deps lint unit race integration ## everything that CI runs, under 20 minutes on two cores
+test: deps lint unit race sim integration ## everything that CI runs, under 20 minutes on two cores
 
 deps: ## the Debian packages that the tests use (installs them when root)
 	@packaging/deps.sh
@@ -42,11 +43,19 @@ race: ## unit tests of what runs concurrently, under the race detector
 integration: build ## bin/petal as real processes, with real initiators
 	PETAL_BIN=$(CURDIR)/bin/petal go test -count=1 -timeout 15m -v ./appliance/integration | grep -v -e '^=== ' -e '^    --- PASS'; exit $${PIPESTATUS[0]}
 
+sim: ## whole clusters in one process: fresh seeds for SIMTIME=3m, or one again with SEED=n
+ifdef SEED
+	go test -count=1 -timeout 0 -v ./cluster/sim -run 'TestSeed$$' -args -seed $(SEED) $(if $(TRACE),-trace $(abspath $(TRACE)))
+else
+	go test -count=1 -timeout 0 -v ./cluster/sim -run TestFreshSeeds -args -simtime $(SIMTIME)
+endif
+
 bench: build ## petal beside tgtd and gotgt, alternating; BENCHTIME=10s a job; NODES=4: a cluster, healthy and with a node dead
 	go run ./appliance/benchtab -petal bin/petal -time $(BENCHTIME) -nodes $(NODES)
 
-soak: build ## kill -9 under verified load, again and again; SOAKTIME=1h
-	PETAL_BIN=$(CURDIR)/bin/petal PETAL_SOAK=$(SOAKTIME) go test -count=1 -timeout 0 -v -run TestKillUnderLoad ./appliance/integration
+soak: build ## kill -9 of one node, of any of four and of all, under verified load, and fresh seeds; SOAKTIME=1h for each
+	PETAL_BIN=$(CURDIR)/bin/petal PETAL_SOAK=$(SOAKTIME) go test -count=1 -timeout 0 -v -run 'TestKillUnderLoad|TestKills$$' ./appliance/integration
+	$(MAKE) sim SIMTIME=$(SOAKTIME)
 
 fuzz: ## every FuzzXxx for FUZZTIME=10m each
 	@packaging/fuzz.sh $(FUZZTIME)

@@ -68,7 +68,7 @@ type Disk interface {
 	Release(loan any)
 
 	// CompareAndWrite compares len(compare) bytes at off with compare and, if
-	// they are equal, writes data (of the same length, inside one chunk), in
+	// they are equal, writes data (of the same length, inside one 4 KiB block), in
 	// one atomic step. miscompare is the offset of the first byte that differs,
 	// or -1 when all were equal and data is durable as for Write with fua.
 	// Disk keeps neither slice after done.

@@ -239,7 +239,11 @@ func (d *MemoryDisk) freeLoan() *memoryLoan {
 }
 
 func (d *MemoryDisk) CompareAndWrite(off uint64, compare, data []byte, done func(int, error)) {
-	if err := d.check("compare", off, uint64(len(data))); err != nil {
+	err := d.check("compare", off, uint64(len(data)))
+	if err == nil && off/memoryPage != (off+uint64(len(data))-1)/memoryPage {
+		err = syscall.EINVAL
+	}
+	if err != nil {
 		done(-1, err)
 		return
 	}

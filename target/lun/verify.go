@@ -196,13 +196,13 @@ func beginOrWrite(c *Command) {
 	c.takeData(length)
 }
 
-// runOrWrite ors data-out into the medium (SBC-3 5.6), chunk by chunk, each in
-// one atomic step: if the medium has changed between read and write, again.
+// runOrWrite ors data-out into the medium (SBC-3 5.6), block by physical block,
+// each in one atomic step: if the medium has changed between read and write, again.
 func runOrWrite(c *Command) {
 	if !c.gotAll() {
 		return
 	}
-	go func() { c.end(pieces(c.off, uint64(c.n), chunk, c.orPiece)) }()
+	go func() { c.end(pieces(c.off, uint64(c.n), physical, c.orPiece)) }()
 }
 
 func (c *Command) orPiece(off uint64, n int, at uint64) error {
