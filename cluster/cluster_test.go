@@ -11,6 +11,7 @@ import (
 
 	"petal/cluster/brick"
 	"petal/cluster/meta"
+	"petal/placement"
 )
 
 // testCluster is several nodes in this process, over TCP and TLS.
@@ -39,7 +40,7 @@ func newTestCluster(t *testing.T, n int) *testCluster {
 		name := fmt.Sprintf("n%d", i+1)
 		c.opts = append(c.opts, Options{Dir: filepath.Join(dir, name), Name: name, CacheBytes: 4 << 20, MemoryBytes: 64 << 20, Listen: freePort(t),
 			Bricks: []BrickOptions{{Path: filepath.Join(dir, name+"-brick"), Journal: 64 << 20, Capacity: 256 << 20}},
-			brick: func(o *brick.Options) { o.SegmentBytes = 4 << 20 }})
+			brick:  func(o *brick.Options) { o.SegmentBytes = 4 << 20 }})
 	}
 	if err := Init(t.Context(), c.opts[0], "test"); err != nil {
 		t.Fatal(err)
@@ -123,5 +124,50 @@ func TestFourNodes(t *testing.T) {
 			t.Errorf("node %d keeps %d bytes", i+1, used)
 		}
 		t.Logf("node %d: %+v", i+1, n.Status().Path)
+	}
+}
+
+// A node that is stopped in order holds up the others for no longer than it
+// takes to agree on that.
+func TestCleanStopIsShort(t *testing.T) {
+	c := newTestCluster(t, 4)
+	if _, err := c.nodes[0].CreateDisk(t.Context(), DiskSpec{Name: "data", Size: 64 << 20, BlockSize: 512}); err != nil {
+		t.Fatal(err)
+	}
+	v := c.volume(0, "data")
+	eventually(t, c.nodes[0], func(s *meta.State) bool { return len(s.Conf().Voters) >= 3 })
+	stop, longest := make(chan struct{}), make(chan time.Duration, 1)
+	go func() {
+		var most time.Duration
+		for k := uint64(0); ; k++ {
+			select {
+			case <-stop:
+				longest <- most
+				return
+			default:
+			}
+			began := time.Now()
+			if err := <-write(v, k%512*placement.ChunkSize, pattern(k, 4096), false); err != nil {
+				t.Error(err)
+			}
+			most = max(most, time.Since(began))
+		}
+	}()
+	began := time.Now()
+	if err := c.nodes[3].Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	took := time.Since(began)
+	c.nodes[3] = nil
+	for i := range uint64(64) { // every link is used
+		if err := <-write(v, i*placement.ChunkSize+4096, pattern(i, 4096), false); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	if most := <-longest; most > c.nodes[0].opt.Times.Lease {
+		t.Errorf("a write took %v, as if nobody had said a word", most)
+	} else {
+		t.Logf("the longest write took %v, the stop %v", most, took)
 	}
 }

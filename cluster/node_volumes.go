@@ -137,11 +137,51 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	n.cancel()
 	n.busy.Wait()
-	n.group.GiveUp()
+	n.handOver(ctx)
 	if err := n.release(); err != nil && first == nil {
 		first = err
 	}
 	return first
+}
+
+// handOver gives the lease and the lead back, and waits a little until the
+// others have taken over what they can.
+func (n *Node) handOver(ctx context.Context) {
+	told := make(chan struct{}, 1)
+	n.Watch(func(*meta.State) {
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+	})
+	n.group.GiveUp()
+	if n.net == nil || n.env.Manual {
+		return
+	}
+	limit := time.NewTimer(n.opt.Times.Admission)
+	defer limit.Stop()
+	for n.needed() {
+		select {
+		case <-told:
+		case <-limit.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// needed reports whether a link counts on this server that has another member
+// in sync.
+func (n *Node) needed() bool {
+	s := n.State()
+	for _, id := range s.LinksOf(n.self) {
+		m, _ := s.MemberOf(id, n.self)
+		if in := s.Link(id).InSync; in.Has(m) && in.Len() > 1 {
+			return true
+		}
+	}
+	return false
 }
 
 // Abandon lets a Manual node go as it is, without a word to its disks or to
