@@ -3,6 +3,7 @@ package meta
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"petal/cluster/meta/metapb"
 )
@@ -30,5 +31,20 @@ func BenchmarkApply(b *testing.B) {
 			b.Fatal(err)
 		}
 		s = n
+	}
+}
+
+// BenchmarkTick is what a leader of four servers spends 20 times a second while
+// nothing happens.
+func BenchmarkTick(b *testing.B) {
+	w := clusterWorld(b, 1, 4)
+	w.must(1, diskOf("a", 1, "mirror"))
+	w.must(1, diskOf("b", 2, "mirror3"))
+	w.run(10 * time.Second)
+	g := w.hosts[w.leader()].group
+	g.timer.Stop()
+	b.ReportAllocs()
+	for b.Loop() {
+		g.enter(g.tickLeader)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"petal/cluster/meta/metapb"
+	"petal/journal/vfs"
 	"petal/placement"
 )
 
@@ -29,7 +30,7 @@ func (w *world) leased() {
 }
 
 // of makes a world with a cluster of n data servers.
-func clusterWorld(t *testing.T, seed uint64, n int) *world {
+func clusterWorld(t testing.TB, seed uint64, n int) *world {
 	w := newWorld(t, seed)
 	w.bootstrap()
 	for id := 2; id <= n; id++ {
@@ -145,6 +146,16 @@ func TestFarBehindFollower(t *testing.T) {
 	if first, _ := lead.storage.FirstIndex(); first < 100 {
 		t.Fatalf("the leader still has the log from %d: the test shows nothing", first)
 	}
+	kept := 0
+	first, _ := lead.storage.FirstIndex()
+	last, _ := lead.storage.LastIndex()
+	entries, _ := lead.storage.Entries(first, last+1, 1<<40)
+	for _, e := range entries {
+		kept += len(e.GetData())
+	}
+	if most := keepBytes + 8<<20; kept > most {
+		t.Errorf("%d bytes of entries in memory, more than %d", kept, most)
+	}
 	w.loss = 0.2
 	h := w.open(victim)
 	w.until(60*time.Second, "the victim has everything", func() bool { return h.group.State().Reservation(d).Version == 701 })
@@ -161,6 +172,29 @@ func TestFarBehindFollower(t *testing.T) {
 	w.begin(victim)
 	w.run(time.Second)
 	w.sameState()
+}
+
+// TestLostDirectory: a server whose directory was emptied, or set back, does not
+// pretend: it fails with words that tell what to do, and the others go on.
+func TestLostDirectory(t *testing.T) {
+	w := clusterWorld(t, 15, 3)
+	id := w.leader()%3 + 1
+	w.must(id, disk("a", 1))
+	w.run(time.Second)
+	w.crash(id)
+	w.hosts[id].fs = vfs.NewMemory(256 << 20)
+	h := w.open(id)
+	w.until(5*time.Second, "it fails", func() bool { return h.group.Err() != nil })
+	var e *Error
+	if err := h.group.Err(); !errors.As(err, &e) || e.Kind != ErrOld || !strings.Contains(e.Hint(), "join again") {
+		t.Fatal(err)
+	}
+	if _, err := w.propose(id, disk("b", 2)); err == nil {
+		t.Error("it takes commands")
+	}
+	h.group = nil
+	h.process++
+	w.must(w.leader(), disk("b", 2))
 }
 
 // TestNoQuorum: a server that the majority can't hear says so in time, and

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -165,8 +166,33 @@ func (g *Group) flushed() {
 	g.compact()
 }
 
-// keepEntries is how many applied entries stay in the log for followers that lag.
-const keepEntries = 512
+// How many applied entries stay in memory for followers that lag, and how many
+// bytes of them.
+const (
+	keepEntries = 512
+	keepBytes   = 4 << 20
+)
+
+// keepFrom returns the first entry that stays after the log up to index is
+// trimmed, 0 if all do.
+func (g *Group) keepFrom(index uint64) uint64 {
+	first, err := g.storage.FirstIndex()
+	if err != nil || index < first {
+		return 0
+	}
+	entries, err := g.storage.Entries(first, index+1, math.MaxUint64)
+	if err != nil {
+		return 0
+	}
+	keep, bytes := index+1, 0
+	for _, e := range slices.Backward(entries) {
+		if bytes += len(e.GetData()); bytes > keepBytes || index+1-keep >= keepEntries {
+			break
+		}
+		keep = e.GetIndex()
+	}
+	return keep
+}
 
 // compact writes a snapshot and drops the log before it when the log is half
 // full.
@@ -193,8 +219,8 @@ func (g *Group) compact() {
 // durable: with the mark go raft's term and vote, and a segment that is let go of may
 // be written over at once.
 func (g *Group) trim(w *walWrite) {
-	if first, err := g.storage.FirstIndex(); err == nil && w.trim > keepEntries && w.trim-keepEntries > first {
-		g.storage.Compact(w.trim - keepEntries) // in memory some more stay, for followers
+	if keep := g.keepFrom(w.trim); keep > 0 {
+		g.storage.Compact(keep - 1)
 	}
 	g.wal.records = slices.DeleteFunc(g.wal.records, func(r walRecord) bool { return r.last <= w.trim })
 	lsn := w.lsn

@@ -20,7 +20,7 @@ import (
 // world is some groups with virtual clocks, disks and a network between them, all
 // from one seed and on one goroutine.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	rnd   *rand.Rand
 	now   time.Duration
 	queue events
@@ -78,7 +78,7 @@ type host struct {
 	slow        time.Duration // of its disk's writes; 0: as the world's
 }
 
-func newWorld(t *testing.T, seed uint64) *world {
+func newWorld(t testing.TB, seed uint64) *world {
 	w := &world{t: t, rnd: rand.New(rand.NewPCG(seed, 1)), hosts: map[placement.Server]*host{}, times: times.Default(),
 		cut: map[[2]placement.Server]bool{}, drift: func(placement.Server) float64 { return 1 }}
 	w.delay = func() time.Duration {
