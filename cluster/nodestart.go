@@ -134,7 +134,7 @@ func (n *Node) identify(s *meta.State, cmd *metapb.Start) (id brick.Identity, er
 
 func (n *Node) brickOptions() brick.Options {
 	b, e := n.opt.Bricks[0], n.env.Bricks[0]
-	o := brick.Options{FS: e.FS, MapFS: e.MapFS, Path: e.Path, Pool: n.pool, Cache: n.cache, JournalBytes: b.Journal, CapacityBytes: b.Capacity,
+	o := brick.Options{FS: e.FS, MapFS: e.MapFS, Path: e.Path, Pool: n.pool, Cache: n.cache, JournalBytes: b.Journal, SegmentBytes: b.Segment, CapacityBytes: b.Capacity,
 		AcceptLoss: n.opt.AcceptLoss, HoldPrepared: true, OnFail: n.brickFailed, Manual: n.env.Manual, Now: n.brickClock(), Log: n.opt.Log.With("brick", b.Path)}
 	if n.opt.brick != nil {
 		n.opt.brick(&o)

@@ -76,6 +76,7 @@ func (o *Options) addresses() []string {
 type BrickOptions struct {
 	Path     string // directory on a file system of the disk
 	Journal  int64  // bytes of journal, 0 for the default
+	Segment  int64  // bytes of a segment of the journal, 0 for the default
 	Capacity int64  // bytes of data at most, 0 for what the file system has
 }
 
