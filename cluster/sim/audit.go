@@ -6,39 +6,17 @@ import (
 
 	"petal/cluster/brick"
 	"petal/cluster/meta"
-	"petal/cluster/replica"
+	"petal/cluster/slab"
 	"petal/placement"
 )
 
-// Views of processes, which are bare or whole nodes.
-func (m *machine) group() *meta.Group {
-	if b, ok := m.proc.(*bare); ok {
-		return b.group
-	}
-	return nil
-}
-
-func (m *machine) replica() *replica.Server {
-	if b, ok := m.proc.(*bare); ok {
-		return b.replica
-	}
-	return nil
-}
-
-func (m *machine) store() *brick.Brick {
-	if b, ok := m.proc.(*bare); ok {
-		return b.brick
-	}
-	return nil
-}
-
 func (s *Sim) allStarted() bool {
 	for _, m := range s.machines {
-		if m.proc == nil || m.replica() == nil {
+		if !m.up() || len(m.proc.state().Servers()) != len(s.machines) {
 			return false
 		}
 	}
-	return len(s.machines[0].group().State().Servers()) == len(s.machines)
+	return true
 }
 
 // gmap is the disk's, as the newest state of a living machine has it.
@@ -53,7 +31,7 @@ func (s *Sim) gmap() *placement.GMap {
 func (s *Sim) state() (st *meta.State) {
 	for _, m := range s.machines {
 		if m.proc != nil {
-			if o := m.group().State(); st == nil || o.Index() > st.Index() {
+			if o := m.proc.state(); st == nil || o.Index() > st.Index() {
 				st = o
 			}
 		}
@@ -76,10 +54,10 @@ func (s *Sim) allServe() bool {
 		return false
 	}
 	for _, m := range s.machines {
-		if m.replica() == nil {
+		if !m.up() {
 			return false
 		}
-		links := m.replica().Status()
+		links := m.proc.links()
 		if len(links) != g.Copies {
 			return false
 		}
@@ -99,7 +77,7 @@ func (s *Sim) whole() bool {
 		return false
 	}
 	for _, m := range s.machines {
-		for _, l := range m.replica().Status() {
+		for _, l := range m.proc.links() {
 			if l.InSync.Len() != len(l.Members) || l.Filling != 0 || l.Missing != 0 || l.Marks != 0 || l.InFlight != 0 || l.Head != 0 {
 				return false
 			}
@@ -112,11 +90,11 @@ func (s *Sim) whole() bool {
 func (s *Sim) status() string {
 	var b strings.Builder
 	for _, m := range s.machines {
-		if m.replica() == nil {
+		if !m.up() {
 			fmt.Fprintf(&b, "machine %d: alive %v, started false\n", m.id, m.alive())
 			continue
 		}
-		for _, l := range m.replica().Status() {
+		for _, l := range m.proc.links() {
 			fmt.Fprintf(&b, "machine %d: link %v of %v self %d ver %d in sync %b head %d filling %b serving %v %s in flight %d marks %d missing %d joining %d\n",
 				m.id, l.Link, l.Members, l.Self, l.Ver, l.InSync, l.Head, l.Filling, l.Serving, l.State, l.InFlight, l.Marks, l.Missing, l.Joining)
 		}
@@ -130,32 +108,58 @@ func (s *Sim) status() string {
 	return b.String()
 }
 
-// audit compares the copies of every chunk, checksum by checksum, at all members.
+// audit ends all processes, opens the bricks as they lie on the disks, and
+// compares the copies of every chunk, checksum by checksum.
 func (s *Sim) audit() {
 	st, g := s.state(), s.gmap()
 	disk := st.Disk(diskName)
-	for p := range uint32(len(g.Ring)) {
-		members := g.Members(p)
-		for c := range placement.Chunk(diskChunks) {
-			if g.Position(placement.BucketOf(disk.Family, c)) != p {
-				continue
+	bricks := make([]*brick.Brick, len(s.machines))
+	pool, life := slab.New(poolBytes), &life{}
+	defer pool.Discard()
+	for i, m := range s.machines {
+		m.kill("for the audit")
+		o := s.brickOptions(m, life, pool)
+		b, _, err := brick.Open(o)
+		if err != nil {
+			s.failf("the brick of machine %d can't be opened: %v", m.id, err)
+			return
+		}
+		bricks[i] = b
+		defer b.Kill()
+	}
+	for c := range placement.Chunk(diskChunks) {
+		p := g.Position(placement.BucketOf(disk.Family, c))
+		k := placement.Key{Family: disk.Family, Node: disk.Node, Chunk: c}
+		var first brick.Sums
+		for i, id := range g.Members(p) {
+			sums, err := copyOf(bricks[id-1], k)
+			switch {
+			case err != nil:
+				s.failf("chunk %d at machine %d: %v", c, id, err)
+			case i == 0:
+				first = sums
+			case sums != first:
+				s.failf("chunk %d of link %d.%d is %+v at machine %d and %+v at machine %d", c, g.ID, p, first, g.Members(p)[0], sums, id)
 			}
-			k := placement.Key{Family: disk.Family, Node: disk.Node, Chunk: c}
-			var first brick.Sums
-			for i, id := range members {
-				var sums brick.Sums
-				if err := s.machine(id).store().Sums(k, &sums); err != nil {
-					s.failf("chunk %d at machine %d: %v", c, id, err)
-					return
-				}
-				plain(&sums)
-				if i == 0 {
-					first = sums
-				} else if sums != first {
-					s.failf("chunk %d of link %d.%d is %+v at machine %d and %+v at machine %d", c, g.ID, p, first, members[0], sums, id)
-				}
+			if s.failed() {
+				return
 			}
 		}
+	}
+}
+
+// copyOf returns the checksums of a chunk's copy. Whether the data match them is
+// not looked at: where a disk rots they need not, and the next reader repairs it.
+func copyOf(b *brick.Brick, k placement.Key) (sums brick.Sums, err error) {
+	err = b.Sums(k, &sums)
+	plain(&sums)
+	return sums, err
+}
+
+func (s *Sim) brickOptions(m *machine, l *life, pool *slab.Pool) brick.Options {
+	return brick.Options{
+		FS: m.brick.attach(l), MapFS: m.maps, Path: "brick", Pool: pool, JournalBytes: s.cfg.JournalBytes, SegmentBytes: s.cfg.JournalBytes / 8,
+		CapacityBytes: s.cfg.BrickBytes / 2, Manual: true, Log: s.logger(m),
 	}
 }
 

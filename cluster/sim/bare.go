@@ -13,6 +13,7 @@ import (
 	"petal/cluster/meta"
 	"petal/cluster/meta/metapb"
 	"petal/cluster/replica"
+	"petal/cluster/slab"
 	"petal/cluster/times"
 	"petal/cluster/wire"
 	"petal/placement"
@@ -27,6 +28,7 @@ type bare struct {
 	life  *life
 	clock times.Clock
 	ends  *endpoint
+	pool  *slab.Pool
 
 	cache    *cache.Cache
 	brick    *brick.Brick
@@ -46,16 +48,19 @@ type bare struct {
 	failed error
 }
 
+// poolBytes is a process's memory for data.
+const poolBytes = 32 << 20
+
 func (s *Sim) bootBare(m *machine) (process, error) {
-	b := &bare{s: s, m: m, life: m.life, clock: &clock{&m.clock, m.life}, rng: rand.New(rand.NewPCG(m.rng.Uint64(), 1))}
-	b.ends = s.net.attach(m, m.life, m.id, s.pool, b)
+	b := &bare{s: s, m: m, life: m.life, pool: slab.New(poolBytes), clock: &clock{&m.clock, m.life}, rng: rand.New(rand.NewPCG(m.rng.Uint64(), 1))}
+	b.ends = s.net.attach(m, m.life, m.id, b.pool, b)
 	m.ends = b.ends
-	b.cache = cache.New(s.pool, 256<<10)
+	b.cache = cache.New(b.pool, 256<<10)
 	if err := b.openBrick(); err != nil {
 		return nil, fmt.Errorf("brick: %w", err)
 	}
 	group, err := meta.OpenGroup(meta.Config{
-		FS: m.node.attach(m.life), Dir: "meta", Self: m.id, Clock: b.clock, Times: s.cfg.Times, Transport: groupTransport{b},
+		FS: m.node.attach(m.life), Dir: "meta", Self: m.id, Clock: b.clock, Times: s.times, Transport: groupTransport{b},
 		Rand: rand.New(rand.NewPCG(m.rng.Uint64(), 2)), Wall: m.clock.realtime, Manual: true, OnLease: b.onLease,
 		OnFail: func(err error) { b.fail(fmt.Errorf("meta: %w", err)) }, Log: s.logger(m),
 	})
@@ -83,11 +88,9 @@ func (s *Sim) bootBare(m *machine) (process, error) {
 }
 
 func (b *bare) openBrick() error {
-	o := brick.Options{
-		FS: b.m.brick.attach(b.life), MapFS: b.m.maps, Path: "brick", Pool: b.s.pool, Cache: b.cache, JournalBytes: b.s.cfg.JournalBytes, SegmentBytes: b.s.cfg.JournalBytes / 8,
-		CapacityBytes: b.s.cfg.BrickBytes / 2, HoldPrepared: true, Manual: true, Now: b.now, Log: b.s.logger(b.m),
-		OnFail: func(err error) { b.s.tracef("machine %d: brick failed: %v", b.m.id, err) },
-	}
+	o := b.s.brickOptions(b.m, b.life, b.pool)
+	o.Cache, o.HoldPrepared, o.Now = b.cache, true, b.now
+	o.OnFail = func(err error) { b.s.tracef("machine %d: brick failed: %v", b.m.id, err) }
 	_, err := brick.Peek(o.FS)
 	if errors.Is(err, brick.ErrMissing) || errors.Is(err, fs.ErrNotExist) {
 		id := brick.Identity{Cluster: b.s.clusterID, Server: uint32(b.m.id)}
@@ -130,7 +133,34 @@ func (b *bare) tend() {
 
 func (b *bare) step() bool { return b.group.Step() || b.brick.Step() }
 
-func (b *bare) abandon() { b.s.forget(b.brick, b.cache) }
+func (b *bare) abandon() {
+	if b.replica != nil {
+		b.replica.Close()
+	}
+	b.brick.Kill()
+	b.pool.Discard()
+}
+
+func (b *bare) started() bool      { return b.replica != nil }
+func (b *bare) state() *meta.State { return b.group.State() }
+
+func (b *bare) volume() volume {
+	if b.replica == nil || b.disk() == nil {
+		return nil
+	}
+	return b
+}
+
+func (b *bare) links() []replica.LinkStatus {
+	if b.replica == nil {
+		return nil
+	}
+	return b.replica.Status()
+}
+
+func (b *bare) propose(cmd *metapb.Command, done func(*meta.State, error)) {
+	b.group.ProposeAsync(cmd, done)
+}
 
 // watch gets each agreed state.
 func (b *bare) watch(st *meta.State) {
@@ -166,11 +196,11 @@ func (b *bare) begin() {
 			b.clock.AfterFunc(100*time.Millisecond, b.begin)
 			return
 		}
-		b.started(st)
+		b.serve(st)
 	})
 }
 
-func (b *bare) started(st *meta.State) {
+func (b *bare) serve(st *meta.State) {
 	b.incarnation = st.Server(b.m.id).Incarnation
 	b.s.tracef("machine %d: incarnation %d", b.m.id, b.incarnation)
 	if err := b.brick.UpdateSuper(func(s *brick.Super) error { s.Incarnation = uint32(b.incarnation); return nil }); err != nil {
@@ -178,8 +208,8 @@ func (b *bare) started(st *meta.State) {
 		return
 	}
 	b.replica = replica.New(replica.Config{
-		Self: b.m.id, Incarnation: b.incarnation, Store: b.brick, Recovery: b.recovery, Pool: b.s.pool, Cache: b.cache,
-		Clock: b.clock, Times: b.s.cfg.Times, Transport: b.ends, Propose: b.propose, Log: b.s.logger(b.m),
+		Self: b.m.id, Incarnation: b.incarnation, Store: b.brick, Recovery: b.recovery, Pool: b.pool, Cache: b.cache,
+		Clock: b.clock, Times: b.s.times, Transport: b.ends, Propose: b.wish, Log: b.s.logger(b.m),
 	})
 	b.replica.Apply(b.group.State())
 	b.replica.SetLease(b.lease.until, b.lease.index)
@@ -200,8 +230,8 @@ func (b *bare) command(cmd *metapb.Command) {
 	})
 }
 
-// propose passes on what the replica wants to be agreed.
-func (b *bare) propose(p replica.Proposal) {
+// wish passes on what the replica wants to be agreed.
+func (b *bare) wish(p replica.Proposal) {
 	b.s.tracef("machine %d proposes: %v link %v member %d ver %d", b.m.id, p.Kind, p.Link, p.Member, p.Ver)
 	switch p.Kind {
 	case replica.Rejoined:
@@ -211,10 +241,9 @@ func (b *bare) propose(p replica.Proposal) {
 	case replica.Fenced:
 		b.command(&metapb.Command{Kind: &metapb.Command_FenceConfirm{FenceConfirm: &metapb.FenceConfirm{Gmap: p.Link.GMap, Position: p.Link.Position, Ver: p.Ver, Member: uint32(p.Member)}}})
 	case replica.Reopen:
-		c := b.group.State().Link(p.Link)
-		b.command(&metapb.Command{Kind: &metapb.Command_Reconfigure{Reconfigure: &metapb.Reconfigure{Links: []*metapb.LinkChange{{
-			Gmap: p.Link.GMap, Position: p.Link.Position, Ver: p.Ver, InSync: uint32(c.InSync), Head: uint32(c.Head), Reason: "reopen",
-		}}}}})
+		b.command(&metapb.Command{Kind: &metapb.Command_Reopen{Reopen: &metapb.Reopen{
+			Server: uint32(b.m.id), Incarnation: b.incarnation, Gmap: p.Link.GMap, Position: p.Link.Position, Ver: p.Ver,
+		}}})
 	case replica.Complain:
 		m, ok := b.group.State().MemberOf(p.Link, b.m.id)
 		if ok {

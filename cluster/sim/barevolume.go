@@ -40,13 +40,6 @@ type bareOp struct {
 
 const retryWait = 20 * time.Millisecond
 
-func (m *machine) volume() volume {
-	if b, ok := m.proc.(*bare); ok && b.replica != nil && b.disk() != nil {
-		return b
-	}
-	return nil
-}
-
 func (b *bare) disk() *meta.Disk { return b.group.State().Disk(diskName) }
 
 func (b *bare) read(off uint64, n int, done func(p []byte, err error)) {
@@ -106,7 +99,7 @@ func (op *bareOp) retry() {
 // cancelled instead (R13).
 func (op *bareOp) send() {
 	b := op.b
-	if b.clock.Now()-op.began >= b.s.cfg.Times.Command || b.incarnation == 0 {
+	if b.clock.Now()-op.began >= b.s.times.Command || b.incarnation == 0 {
 		op.cancel()
 		return
 	}
@@ -147,7 +140,7 @@ func (op *bareOp) local(d *meta.Disk, ver uint64) {
 	case opWrite:
 		o.Buf, o.Sum = op.blocks()
 	case opCAW:
-		o.Buf = op.b.s.pool.Get(len(op.data))
+		o.Buf = op.b.pool.Get(len(op.data))
 		copy(o.Buf.Bytes(), op.data)
 	}
 	o.Done = func(o *replica.Op) {
@@ -173,7 +166,7 @@ func (op *bareOp) local(d *meta.Disk, ver uint64) {
 func (op *bareOp) blocks() (*slab.Buf, [placement.BlocksPerChunk]uint32) {
 	first := op.from / placement.BlockSize * placement.BlockSize
 	end := (op.to + placement.BlockSize - 1) / placement.BlockSize * placement.BlockSize
-	buf := op.b.s.pool.Get(int(end - first))
+	buf := op.b.pool.Get(int(end - first))
 	clear(buf.Bytes())
 	copy(buf.Bytes()[op.from-first:], op.data)
 	m := op.message(wire.Write)
@@ -194,7 +187,7 @@ func (op *bareOp) remote(to placement.Server, d *meta.Disk, l placement.LinkID, 
 	}
 	if op.data != nil {
 		for p := range slices.Chunk(op.data, slab.Large) {
-			buf := op.b.s.pool.Get(len(p))
+			buf := op.b.pool.Get(len(p))
 			copy(buf.Bytes(), p)
 			m.Data = append(m.Data, cache.Ref{Buf: buf, Len: len(p)})
 		}
@@ -276,15 +269,15 @@ func (op *bareOp) answer(st wire.Status, p []byte, at int, head placement.Server
 // cancel makes sure that the command has no effect any more, or gives it up.
 func (op *bareOp) cancel() {
 	if op.cancels || op.kind == opRead {
-		op.end(nil, -1, fmt.Errorf("sim: no answer within %v", op.b.s.cfg.Times.Command))
+		op.end(nil, -1, fmt.Errorf("sim: no answer within %v", op.b.s.times.Command))
 		return
 	}
 	op.cancels = true
 	b := op.b
 	tries := op.tries
-	b.clock.AfterFunc(b.s.cfg.Times.Admission, func() {
+	b.clock.AfterFunc(b.s.times.Admission, func() {
 		if op.tries == tries {
-			op.end(nil, -1, fmt.Errorf("sim: not even cancelled within %v", b.s.cfg.Times.Admission))
+			op.end(nil, -1, fmt.Errorf("sim: not even cancelled within %v", b.s.times.Admission))
 		}
 	})
 	d := b.disk()
@@ -314,9 +307,6 @@ func (op *bareOp) cancelled(st wire.Status) {
 		op.end(nil, -1, errBusy)
 	}
 }
-
-// forget gives back what a dead process held, as far as that can be.
-func (s *Sim) forget(b *brick.Brick, c *cache.Cache) {}
 
 func sortedLinks(m map[placement.LinkID]brick.LinkMark) []placement.LinkID {
 	return slices.SortedFunc(maps.Keys(m), func(a, b placement.LinkID) int {

@@ -97,8 +97,8 @@ func (c *client) try() {
 			c.answer(o, seen, err)
 		}
 	}
-	c.later(hostTimeout, func() { answer(unknown, nil, errors.New("no answer")) })
-	c.send(m.volume(), op, v, answer)
+	c.later(c.s.scaled(hostTimeout), func() { answer(unknown, nil, errors.New("no answer")) })
+	c.send(m.proc.volume(), op, v, answer)
 	m.kick()
 }
 
@@ -199,7 +199,7 @@ func (c *client) answer(o outcome, seen []byte, err error) {
 	case o == never:
 		c.later(busyWait, c.again)
 	default:
-		c.later(replacement+between(c.rng, 0, 500*time.Millisecond), func() {
+		c.later(c.s.scaled(replacement)+between(c.rng, 0, 500*time.Millisecond), func() {
 			c.node = c.s.otherNode(c.node, c.rng)
 			c.again()
 		})

@@ -72,7 +72,7 @@ func newNemesis(s *Sim, faults Faults) *nemesis {
 			n.kinds = append(n.kinds, k)
 		}
 	}
-	n.pace = []time.Duration{400 * time.Millisecond, 1500 * time.Millisecond, 5 * time.Second}[n.rng.IntN(3)]
+	n.pace = s.scaled([]time.Duration{400 * time.Millisecond, 1500 * time.Millisecond, 5 * time.Second}[n.rng.IntN(3)])
 	return n
 }
 
@@ -126,7 +126,7 @@ func (n *nemesis) target() *machine {
 // long draws how long something lasts: mostly less than a lease, sometimes much
 // more.
 func (n *nemesis) long() time.Duration {
-	return between(n.rng, 0, []time.Duration{200 * time.Millisecond, 2 * time.Second, 4 * time.Second, 15 * time.Second}[n.rng.IntN(4)])
+	return n.s.scaled(between(n.rng, 0, []time.Duration{200 * time.Millisecond, 2 * time.Second, 4 * time.Second, 15 * time.Second}[n.rng.IntN(4)]))
 }
 
 func (n *nemesis) one() {
@@ -134,6 +134,9 @@ func (n *nemesis) one() {
 		return
 	}
 	k := n.kinds[n.rng.IntN(len(n.kinds))]
+	if k&(Rot|DeadDisk) != 0 {
+		return // of their own accord
+	}
 	c := &n.s.report.Counts
 	switch k {
 	case PowerOff, Kill:

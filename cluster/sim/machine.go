@@ -7,6 +7,9 @@ import (
 
 	pebblefs "github.com/cockroachdb/pebble/v2/vfs"
 
+	"petal/cluster/meta"
+	"petal/cluster/meta/metapb"
+	"petal/cluster/replica"
 	"petal/placement"
 )
 
@@ -40,6 +43,13 @@ type machine struct {
 // disks and reports whether there was any.
 type process interface {
 	step() bool
+	// started reports whether it serves, as far as it knows; then volume is not
+	// nil if there is a disk and initiators could have sessions with it.
+	started() bool
+	volume() volume
+	state() *meta.State
+	links() []replica.LinkStatus
+	propose(cmd *metapb.Command, done func(*meta.State, error))
 	// abandon gives back memory after the process's life is over. It must not
 	// reach any disk.
 	abandon()
@@ -76,6 +86,7 @@ func (m *machine) switchOn() {
 
 func (m *machine) paused() bool { return m.pausedUntil > m.s.e.now }
 func (m *machine) alive() bool  { return m.life != nil }
+func (m *machine) up() bool     { return m.proc != nil && m.proc.started() }
 
 // kick plans a step of the disks if none is.
 func (m *machine) kick() {
@@ -153,7 +164,7 @@ func (m *machine) powerOff(why string) {
 	m.brick.crash()
 	m.node.crashIn, m.brick.crashIn = 0, 0
 	m.maps = m.maps.CrashClone(pebblefs.CrashCloneCfg{})
-	m.end("power off "+why, noticeLeast, noticeMost)
+	m.end("power off "+why, m.s.scaled(noticeLeast), m.s.scaled(noticeMost))
 	m.switchOn()
 }
 

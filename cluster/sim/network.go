@@ -27,6 +27,7 @@ type network struct {
 	ends  []*endpoint                   // living processes', by server
 	conns map[[2]placement.Server]*conn // of each pair, lower server first
 
+	scale float64 // of time-outs
 	stats struct{ sent, delivered, lost, bytes, downs uint64 }
 }
 
@@ -61,8 +62,13 @@ const (
 	noticeMost  = 900 * time.Millisecond
 )
 
-func newNetwork(e *engine) *network {
-	return &network{e: e, rng: e.rng("network"), edges: map[[2]placement.Server]*edge{}, conns: map[[2]placement.Server]*conn{}}
+func newNetwork(e *engine, scale float64) *network {
+	return &network{e: e, scale: scale, rng: e.rng("network"), edges: map[[2]placement.Server]*edge{}, conns: map[[2]placement.Server]*conn{}}
+}
+
+// scaled draws a time-out.
+func (n *network) scaled(least, most time.Duration) time.Duration {
+	return time.Duration(float64(between(n.rng, least, most)) * n.scale)
 }
 
 // edge returns the way from a to b.
@@ -292,7 +298,7 @@ func (p *endpoint) encode(to placement.Server, m *wire.Message) []byte {
 	m.Sent = p.m.clock.now().Truncate(time.Microsecond)
 	frame, err := m.AppendFrame(nil)
 	if err != nil {
-		panic(fmt.Sprintf("sim: server %d sends what no transport takes: %v", p.self, err))
+		panic(fmt.Sprintf("sim: server %d sends what no transport takes: %v\n%s", p.self, err, outline(m)))
 	}
 	p.n.stats.sent++
 	p.n.stats.bytes += uint64(len(frame))
@@ -399,9 +405,9 @@ func (n *network) cut(a, b placement.Server, raftToo bool) {
 	if c := n.conns[pair(a, b)]; c != nil {
 		c.fate++
 		fate := c.fate
-		n.e.after(between(n.rng, noticeLeast, noticeMost), nil, nil, func() {
+		n.e.after(n.scaled(noticeLeast, noticeMost), nil, nil, func() {
 			if c.fate == fate && (n.edge(a, b).cut || n.edge(b, a).cut) {
-				n.teardown(c, 0, noticeMost)
+				n.teardown(c, 0, time.Duration(float64(noticeMost)*n.scale))
 			}
 		})
 	}
@@ -439,9 +445,9 @@ func (n *network) silent(m *machine, until time.Duration) {
 		}
 		c.fate++
 		fate := c.fate
-		n.e.after(between(n.rng, noticeLeast, noticeMost), nil, nil, func() {
+		n.e.after(n.scaled(noticeLeast, noticeMost), nil, nil, func() {
 			if c.fate == fate && n.e.now < until {
-				n.teardown(c, 0, noticeMost)
+				n.teardown(c, 0, time.Duration(float64(noticeMost)*n.scale))
 			}
 		})
 	}

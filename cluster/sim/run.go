@@ -3,12 +3,12 @@ package sim
 import (
 	"fmt"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"time"
 
 	"petal/cluster/meta"
 	"petal/cluster/meta/metapb"
-	"petal/cluster/slab"
 	"petal/cluster/times"
 	"petal/placement"
 )
@@ -19,15 +19,23 @@ const diskName = "disk"
 const (
 	formWithin = 60 * time.Second  // for the cluster to form and all links to open
 	endWithin  = 60 * time.Second  // for all commands to end once faults have stopped
-	healWithin = 240 * time.Second // for all copies to be equal again
+	healWithin = 120 * time.Second // for all copies to be equal again, at least a minute
 	judgeLimit = 10 * time.Second  // of real time, for each block
 )
 
 // Run makes a run.
-func Run(cfg Config) *Report {
+func Run(cfg Config) (r *Report) {
 	s := newSim(cfg)
-	defer s.close()
-	s.tracef("seed %d: %d machines, %v, faults %v", cfg.Seed, len(s.machines), s.scheme, s.cfg.Faults)
+	defer func() {
+		if p := recover(); p != nil { // nothing that happens may make a node panic
+			s.failf("panic: %v\n%s", p, debug.Stack())
+			r = &s.report // its locks are as they are: nobody may ask it anything
+			r.Seed = cfg.Seed
+			return
+		}
+		s.close()
+	}()
+	s.tracef("seed %d: %d machines, %v, times %v, faults %v", cfg.Seed, len(s.machines), s.scheme, s.cfg.Scale, s.cfg.Faults)
 	for _, phase := range []func(){s.form, s.work1, s.quiet, s.heal, s.readAll, s.audit, s.judge} {
 		if phase(); s.failed() {
 			break
@@ -52,8 +60,12 @@ func newSim(cfg Config) *Sim {
 	}
 	def(&s.cfg.Machines, []int{5, 5, 5, 6, 7, 9}[rng.IntN(6)])
 	def(&s.cfg.Clients, 4+rng.IntN(12))
+	if s.cfg.Scale == 0 {
+		s.cfg.Scale = []float64{0.25, 0.25, 0.5, 1}[rng.IntN(4)]
+	}
+	s.times = times.Default().Scale(s.cfg.Scale)
 	if s.cfg.Faulty == 0 {
-		s.cfg.Faulty = between(rng, 8*time.Second, 40*time.Second)
+		s.cfg.Faulty = s.scaled(between(rng, 10*time.Second, 60*time.Second))
 	}
 	s.scheme = []placement.Scheme{placement.Mirror, placement.Mirror, placement.Mirror3}[rng.IntN(3)]
 	if s.cfg.Scheme != 0 {
@@ -67,21 +79,20 @@ func newSim(cfg Config) *Sim {
 	}
 	if s.cfg.Faults == 0 {
 		s.cfg.Faults = some & Benign
+		if rng.IntN(4) == 0 {
+			s.cfg.Faults |= Rot
+		}
 	}
 	if s.cfg.BrickBytes == 0 {
 		s.cfg.BrickBytes = 512 << 20
 	}
 	if s.cfg.JournalBytes == 0 {
-		s.cfg.JournalBytes = 16 << 20
-	}
-	if s.cfg.Times == (times.Times{}) {
-		s.cfg.Times = times.Default()
+		s.cfg.JournalBytes = 8 << 20
 	}
 	for i := range s.clusterID {
 		s.clusterID[i] = byte(rng.Uint32())
 	}
-	s.pool = slab.New(256 << 20)
-	s.net = newNetwork(s.e)
+	s.net = newNetwork(s.e, s.cfg.Scale)
 	for i := range s.cfg.Machines {
 		s.machines = append(s.machines, newMachine(s, placement.Server(i+1)))
 	}
@@ -119,17 +130,19 @@ func (s *Sim) until(within time.Duration, holds func() bool) bool {
 
 // form switches all machines on, and makes one cluster and a disk of them.
 func (s *Sim) form() {
-	for _, m := range s.machines {
-		s.e.after(between(m.rng, 0, 300*time.Millisecond), nil, nil, m.start)
-	}
 	first := s.machines[0]
-	s.e.run(time.Second)
-	if first.proc == nil {
+	first.start()
+	if !s.until(formWithin, first.up) {
 		s.failf("machine 1 has not started")
 		return
 	}
-	s.joinAll()
-	if !s.until(formWithin, func() bool { return s.allStarted() }) {
+	for _, m := range s.machines[1:] {
+		if s.join(first, m); s.failed() {
+			return
+		}
+		s.e.after(between(m.rng, 0, 300*time.Millisecond), nil, nil, m.start)
+	}
+	if !s.until(formWithin, s.allStarted) {
 		s.failf("the cluster does not form within %v", formWithin)
 		return
 	}
@@ -142,18 +155,9 @@ func (s *Sim) form() {
 	}
 }
 
-func (s *Sim) joinAll() {
-	first := s.machines[0]
-	for _, m := range s.machines[1:] {
-		s.propose(first, &metapb.Command{Kind: &metapb.Command_Join{Join: &metapb.Join{
-			Name: fmt.Sprintf("m%d", m.id), Release: meta.Release, Addresses: []string{fmt.Sprintf("m%d", m.id)},
-		}}})
-	}
-}
-
 func (s *Sim) propose(m *machine, cmd *metapb.Command) {
 	ended := false
-	m.group().ProposeAsync(cmd, func(_ *meta.State, err error) {
+	m.proc.propose(cmd, func(_ *meta.State, err error) {
 		if ended = true; err != nil {
 			s.failf("%T: %v", cmd.Kind, err)
 		}
@@ -181,7 +185,7 @@ func (s *Sim) work1() {
 // quiet ends the faults; soon every command must have ended.
 func (s *Sim) quiet() {
 	s.faults.heal()
-	s.e.run(s.e.now + 5*time.Second) // some more work on the healed cluster
+	s.e.run(s.e.now + s.scaled(5*time.Second)) // some more work on the healed cluster
 	for _, c := range s.clients {
 		c.stop = true
 	}
@@ -202,8 +206,8 @@ func (s *Sim) idle() bool {
 
 // heal waits until all members of all links are in sync and miss nothing.
 func (s *Sim) heal() {
-	if !s.until(healWithin, s.whole) && !s.failed() {
-		s.failf("the copies are not whole %v after the faults:\n%s", healWithin, s.status())
+	if !s.until(max(time.Minute, s.scaled(healWithin)), s.whole) && !s.failed() {
+		s.failf("the copies are not whole long after the faults:\n%s", s.status())
 	}
 	s.e.run(s.e.now + 3*time.Second) // commit notices, destage
 }

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"petal/cluster/slab"
 	"petal/cluster/times"
 	"petal/placement"
 )
@@ -21,7 +20,8 @@ type Config struct {
 	Trace    io.Writer     // every event as a line; nil: none
 
 	Scheme placement.Scheme // 0: by the seed
-	Times  times.Times      // zero: the default
+	Bare   bool             // nodes without package cluster: see bare
+	Scale  float64          // of all intervals against the default ones; 0: by the seed
 
 	BrickBytes, JournalBytes int64 // of a brick's disk and journal; 0: small ones
 }
@@ -68,9 +68,12 @@ type Sim struct {
 	report   Report
 
 	scheme    placement.Scheme
-	pool      *slab.Pool
+	times     times.Times
 	clusterID [16]byte
 }
+
+// scaled is a duration that is meant beside the default intervals.
+func (s *Sim) scaled(d time.Duration) time.Duration { return time.Duration(float64(d) * s.cfg.Scale) }
 
 // failf notes a failure.
 func (s *Sim) failf(format string, args ...any) {
@@ -94,7 +97,7 @@ func (s *Sim) reach(id placement.Server) *machine {
 	if id == 0 {
 		return nil
 	}
-	if m := s.machine(id); m.alive() && !m.paused() && m.proc != nil && m.volume() != nil {
+	if m := s.machine(id); m.alive() && !m.paused() && m.up() && m.proc.volume() != nil {
 		return m
 	}
 	return nil
@@ -142,7 +145,12 @@ func (s *Sim) contentOf(p []byte, off uint64) (c content) {
 func (s *Sim) latency(d time.Duration) { s.report.Worst = max(s.report.Worst, d) }
 
 // boot starts a process on a machine.
-func (s *Sim) boot(m *machine) (process, error) { return s.bootBare(m) }
+func (s *Sim) boot(m *machine) (process, error) {
+	if s.cfg.Bare {
+		return s.bootBare(m)
+	}
+	return s.bootWhole(m)
+}
 
 func (c *Counts) add(o *Counts) {
 	c.Crashes += o.Crashes

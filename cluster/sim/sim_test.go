@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ var (
 	seedFlag  = flag.Uint64("seed", 0, "replay this seed, with a trace to -trace")
 	traceFlag = flag.String("trace", "", "file for the trace of -seed; - is the standard output")
 	timeFlag  = flag.Duration("simtime", 3*time.Second, "real time to spend on fresh seeds")
+	faultFlag = flag.String("faults", "", "names of the faults, with commas; default: by the seed")
 	firstFlag = flag.Uint64("first", 0, "first of the fresh seeds; 0: by the calendar")
 )
 
@@ -22,7 +24,7 @@ func TestSeed(t *testing.T) {
 	if *seedFlag == 0 {
 		return // nobody asked
 	}
-	cfg := Config{Seed: *seedFlag}
+	cfg := Config{Seed: *seedFlag, Faults: chosen(t)}
 	switch *traceFlag {
 	case "":
 	case "-":
@@ -38,6 +40,18 @@ func TestSeed(t *testing.T) {
 	tellRun(t, Run(cfg))
 }
 
+func chosen(t *testing.T) (f Faults) {
+	for name := range strings.SplitSeq(*faultFlag, ",") {
+		i := slices.Index(faultNames[:], name)
+		if i < 0 && name != "" {
+			t.Fatalf("no fault is called %q: there are %v", name, faultNames)
+		} else if name != "" {
+			f |= 1 << i
+		}
+	}
+	return f
+}
+
 // TestFreshSeeds runs seeds that nobody has run before.
 func TestFreshSeeds(t *testing.T) {
 	first := *firstFlag
@@ -48,7 +62,7 @@ func TestFreshSeeds(t *testing.T) {
 	var total Report
 	runs := 0
 	for began := time.Now(); time.Since(began) < *timeFlag && !t.Failed(); runs++ {
-		r := Run(Config{Seed: first + uint64(runs)})
+		r := Run(Config{Seed: first + uint64(runs), Faults: chosen(t)})
 		if len(r.Failures) > 0 {
 			tellRun(t, r)
 		}
