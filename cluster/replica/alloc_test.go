@@ -17,8 +17,8 @@ func TestWriteAllocatesNothing(t *testing.T) {
 	w.opened()
 	n := w.nodes[0]
 	st := &steady{Store: n.s.c.Store}
-	n.s.c.Store = st
 	op := &Op{Kind: Write, Key: placement.Key{Family: testFamily, Node: testNode, Chunk: 5}, From: 4096, To: 8192, VVer: 1, Buf: n.pool.Get(4096)}
+	n.s.c.Store = st
 	op.ID.Coordinator = uint32(n.id)
 	ended := 0
 	op.Done = func(*Op) {
@@ -35,6 +35,7 @@ func TestWriteAllocatesNothing(t *testing.T) {
 	if a := testing.AllocsPerRun(1000, func() { n.s.Do(op); st.durable() }); a != 0 {
 		t.Errorf("%v allocations a write", a)
 	}
+	op.Buf.Release()
 	op.Kind, op.Buf = Read, nil
 	if a := testing.AllocsPerRun(1000, func() { n.s.Do(op) }); a != 0 {
 		t.Errorf("%v allocations a read", a)

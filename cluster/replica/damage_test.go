@@ -50,6 +50,7 @@ func TestDamagedOnTheWay(t *testing.T) {
 	if w.nodes[1].s.Status()[0].InFlight != 1 {
 		t.Error("a sound record was not taken")
 	}
+	x.Buf.Release()
 }
 
 // TestBadBlockIsReadElsewhereAndRepaired: D.5.

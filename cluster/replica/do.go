@@ -121,7 +121,7 @@ func (s *Server) ahead(t *task) {
 	s.mu.Lock()
 	if t.since == 0 {
 		t.since = now
-	} else if now-t.since >= s.patience() {
+	} else if now-t.since >= s.patience() || s.closed.Load() {
 		s.mu.Unlock()
 		t.refuse(wire.NotReady)
 		return
@@ -173,6 +173,8 @@ func (s *Server) look() {
 // admitted, or, after a while, NotReady. The mutex is held.
 func (l *seat) park(t *task, retry func(*task), now time.Duration) wire.Status {
 	switch {
+	case l.closed:
+		return wire.NotReady
 	case l.s.c.Store.Failed() != nil:
 		return wire.Failed
 	case t.since == 0:
@@ -203,6 +205,8 @@ func (l *seat) stir() {
 // mayServe is OK if the machine serves now, as head if need be.
 func (l *seat) mayServe(now time.Duration, asHead bool) wire.Status {
 	switch v := l.m.MayRead(0, false, now); {
+	case l.closed:
+		return wire.NotReady
 	case v != link.Serve:
 		return l.status(v)
 	case asHead && !l.m.Head():

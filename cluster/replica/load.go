@@ -82,6 +82,9 @@ func (x *loader) again() {
 func (x *loader) allowed(now time.Duration) wire.Status {
 	t, l := x.t, x.t.l
 	write := t.op.Kind != Read
+	if l.closed {
+		return wire.NotReady
+	}
 	if t.ver != l.ver && (write || t.ver > l.ver) || t.stale() {
 		return wire.NotReady
 	}
@@ -147,10 +150,20 @@ func (x *loader) fetch() {
 	x.left = x.left.Without(m)
 	t.l.fetch(m, t.op.Key, x.lack, false, func(f *fetch) {
 		x.lack &^= f.keep(&x.got)
-		if f.status == wire.NotReady && !t.s.closed.Load() { // a record of these blocks is in doubt there: a moment
-			x.left = x.left.With(m)
+		if f.status != wire.NotReady {
+			x.fetch()
+			return
 		}
-		x.fetch()
+		// A record of these blocks is in doubt there: a moment, and again from
+		// the beginning.
+		x.forget()
+		x.rd.Bufs.Release()
+		t.l.lock()
+		st := t.l.park(t, func(t *task) { t.load.again() }, t.s.now())
+		t.l.unlock()
+		if st != admitted {
+			t.refuse(st)
+		}
 	})
 }
 

@@ -14,7 +14,7 @@ import (
 //
 //	Replicate            Replicate, the record's data; Committed
 //	Recover              Replicate with FlagRecovery; Committed is Prev
-//	Cut                  Missing, the marks; Index is Session
+//	Cut                  Missing, the marks; Index is Session, Committed is Prev
 //	Want                 Want; Committed is Prev
 //	Ack, Summary, Opened, Rejoin under their names; Index is Session
 //	Committed, Ask       LinkControl with a Code of their own
@@ -58,7 +58,7 @@ func (l *seat) message(msg *link.Msg) *wire.Message {
 		Excluded: msg.Excluded, Index: msg.Session, Data: m.Data[:0],
 	}
 	switch msg.Kind {
-	case link.MsgWant, link.MsgRecover:
+	case link.MsgWant, link.MsgRecover, link.MsgCut:
 		m.Committed = msg.Prev
 	case link.MsgCommitted:
 		m.Code = codeCommitted
@@ -132,7 +132,7 @@ func (l *seat) parse(m *wire.Message, msg *link.Msg) bool {
 	case wire.Want:
 		msg.Kind, msg.Prev, msg.Committed = link.MsgWant, m.Committed, placement.Stamp{}
 	case wire.Missing:
-		msg.Kind = link.MsgCut
+		msg.Kind, msg.Prev, msg.Committed = link.MsgCut, m.Committed, placement.Stamp{}
 		return true
 	case wire.Opened:
 		msg.Kind = link.MsgOpened

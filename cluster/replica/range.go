@@ -50,6 +50,7 @@ func (l *seat) sendRange(e link.Effect) {
 			continue
 		}
 		if s := t.rec.Stamp(); e.Prev.Before(s) && !e.Stamp.Before(s) {
+			t.users.Add(1) // until drop
 			x.recs = append(x.recs, rangeRecord{
 				stamp: s, op: t.rec.Op, key: t.rec.Key, mask: t.rec.Mask, excluded: t.rec.Excluded | e.Members,
 				zero: t.rec.Kind == brick.Zero, task: t, sum: t.rec.Sum,
@@ -67,12 +68,29 @@ func (l *seat) sendRange(e link.Effect) {
 	l.later = append(l.later, x.next)
 }
 
+// current reports whether the link is opening still, as when the range was asked
+// for: as long as it is, nothing of it is committed or given up.
+func (x *ranger) current() bool {
+	x.l.lock()
+	defer x.l.unlock()
+	return x.valid()
+}
+
+func (x *ranger) valid() bool {
+	return x.l.ver == x.e.Ver && x.l.m.State() == link.Opening && !x.l.closed
+}
+
 // next reads the next record's data, or sends them all.
 func (x *ranger) next() {
 	for ; x.at < len(x.recs); x.at++ {
 		r := &x.recs[x.at]
 		switch {
+		case !x.current():
+			x.drop()
+			return
 		case r.zero:
+		case r.task != nil && r.task.buf != nil:
+			r.refs = cache.Refs{{Buf: r.task.buf.Retain(), Len: r.task.buf.Len()}}
 		case r.task != nil:
 			x.l.s.c.Store.ReadPrepared(r.task.rec, &x.rd)
 			return
@@ -90,9 +108,13 @@ func (x *ranger) next() {
 // read takes the data of a record.
 func (x *ranger) read() {
 	r := &x.recs[x.at]
-	if x.rd.Err != nil {
+	if !x.current() {
 		x.rd.Bufs.Release()
 		x.drop()
+		return
+	}
+	if x.rd.Err != nil {
+		x.rd.Bufs.Release()
 		x.cut() // it can't be had here; whoever has it will be asked
 		return
 	}
@@ -128,7 +150,7 @@ func (x *ranger) send() {
 	l := x.l
 	l.lock()
 	prev := x.e.Prev
-	if l.ver == x.e.Ver {
+	if x.valid() {
 		for i := range x.recs {
 			r := &x.recs[i]
 			msg := link.Msg{
@@ -149,6 +171,10 @@ func (x *ranger) send() {
 func (x *ranger) drop() {
 	for i := range x.recs {
 		x.recs[i].refs.Release()
+		if t := x.recs[i].task; t != nil {
+			x.recs[i].task = nil
+			t.unuse()
+		}
 	}
 }
 
@@ -156,6 +182,7 @@ func (x *ranger) drop() {
 // that are known, or, if some are forgotten (R11), of the whole bucket.
 func (x *ranger) cut() {
 	l := x.l
+	defer x.drop()
 	marks := make([]brick.Mark, 0, len(x.recs))
 	for _, r := range x.recs {
 		marks = append(marks, brick.Mark{Key: r.key, Bucket: x.e.Bucket, Mask: r.mask})
@@ -171,6 +198,6 @@ func (x *ranger) cut() {
 		marks = append(all, marks...)
 	}
 	e := x.e
-	e.Session = 0
+	e.Session, e.Common = 0, e.Prev
 	l.sendMarks(&e, marks)
 }

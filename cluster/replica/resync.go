@@ -28,35 +28,11 @@ func markOf(r *brick.Record) brick.Mark {
 	return brick.Mark{Key: r.Key, Bucket: r.Bucket, Mask: r.Mask}
 }
 
-// discardTail gives up records of a member that is out of sync (R9): first
-// their blocks are missing, durably; then the records are void, the last of a
-// bucket first; then the machine is told. The mutex is held.
-func (l *seat) discardTail(tail []link.Record) {
-	for len(tail) > 0 {
-		n := min(len(tail), marksMax)
-		part := append([]link.Record(nil), tail[:n]...)
-		tail = tail[n:]
-		left := n
-		for _, r := range part {
-			rec := l.tasks[r.Ref-1].rec
-			l.s.c.Store.AddMissing(l.id, rec.Bucket, []brick.Mark{markOf(rec)}, placement.Stamp{}, func(err error) {
-				if err != nil {
-					return
-				}
-				l.call(func() {
-					if left--; left == 0 {
-						l.void(part)
-					}
-				})
-			})
-		}
-	}
-}
-
-// void abandons records, the last first. The mutex is held.
-func (l *seat) void(part []link.Record) {
-	for i := len(part) - 1; i >= 0; i-- {
-		r := part[i]
+// void gives up records of a member that was excluded with them in doubt (R9),
+// the last of a bucket first, and tells the machine of each. The mutex is held.
+func (l *seat) void(tail []link.Record) {
+	for i := len(tail) - 1; i >= 0; i-- {
+		r := tail[i]
 		t := l.leave(r.Ref)
 		l.s.c.Store.Abandon(t.rec, func(err error) {
 			l.call(func() {
@@ -70,15 +46,18 @@ func (l *seat) void(part []link.Record) {
 	}
 }
 
-// sendCut sends what a member lacks of a bucket (R9): its marks, and what was
-// committed since its last stamp; everything, if that is not known any more or
-// the member has nothing of worth. Nothing of the bucket is in flight, and
-// nothing is admitted until the machine hears that it is sent.
+// sendCut sends what a member lacks of a bucket (R9): its marks, and what it has
+// lost of the records that it once had; everything, if that is not known or the
+// member has nothing of worth. Nothing of the bucket is in flight, and nothing is
+// admitted until the machine hears that it is sent.
 func (l *seat) sendCut(e link.Effect) {
 	var marks []brick.Mark
-	known := !l.blank.Has(e.Member) && l.past.since(e.Bucket, e.Prev, e.Stamp, func(p *past) {
-		marks = append(marks, brick.Mark{Key: p.key, Bucket: p.bucket, Mask: p.mask})
-	})
+	known := !e.All && !l.blank.Has(e.Member)
+	if known && e.Prev.Before(e.Till) {
+		known = l.past.since(e.Bucket, e.Prev, e.Till, func(p *past) {
+			marks = append(marks, brick.Mark{Key: p.key, Bucket: p.bucket, Mask: p.mask})
+		})
+	}
 	// First it becomes durable that all this is committed here: else, after a
 	// crash, it could be taken for a tail and given up in favour of the very
 	// member that is to get it.
@@ -162,7 +141,7 @@ func (s *Server) belongs(f placement.Family, id placement.LinkID) bool {
 func (l *seat) sendMarks(e *link.Effect, marks []brick.Mark) bool {
 	l.lock()
 	defer l.unlock()
-	msg := link.Msg{Kind: link.MsgCut, Ver: e.Ver, Bucket: e.Bucket, Stamp: e.Stamp, Session: e.Session}
+	msg := link.Msg{Kind: link.MsgCut, Ver: e.Ver, Bucket: e.Bucket, Stamp: e.Stamp, Prev: e.Common, Session: e.Session}
 	for first := true; first || len(marks) > 0; first = false {
 		n := min(len(marks), marksMax)
 		part := marks[:n]
@@ -201,20 +180,29 @@ func (l *seat) cut(from placement.Member, m *wire.Message) {
 	l.unlock()
 }
 
-// storeCut makes the marks in hand missing blocks. With the last part the
-// bucket's last record is the cut's.
+// storeCut makes the marks in hand missing blocks.
 func (l *seat) storeCut(e *link.Effect) {
-	bucket, last := e.Bucket, placement.Stamp{}
-	if e.Last {
-		last = e.Stamp
-		l.past.begin(bucket, last)
+	if len(l.cutMarks) == 0 {
+		return
 	}
-	l.s.c.Store.AddMissing(l.id, bucket, l.cutMarks, last, func(err error) {
+	l.s.c.Store.AddMissing(l.id, e.Bucket, l.cutMarks, placement.Stamp{}, func(err error) {
 		if err != nil {
 			l.call(func() { l.fail(err) })
-		} else if last != (placement.Stamp{}) {
-			l.post(link.Event{Kind: link.EventCutStored, Bucket: bucket})
 		}
+	})
+}
+
+// sealCut makes a cut's stamp the bucket's last, with the missing blocks that
+// came before: what was up to there is here, or is known to be missing.
+func (l *seat) sealCut(e *link.Effect) {
+	bucket := e.Bucket
+	l.past.begin(bucket, e.Stamp)
+	l.s.c.Store.AddMissing(l.id, bucket, nil, e.Stamp, func(err error) {
+		if err != nil {
+			l.call(func() { l.fail(err) })
+			return
+		}
+		l.post(link.Event{Kind: link.EventCutStored, Bucket: bucket})
 	})
 }
 

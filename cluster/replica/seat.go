@@ -55,6 +55,8 @@ type seat struct {
 	tail       []link.Record // to be discarded after the present step
 	cutMarks   []brick.Mark  // of the message in hand
 
+	closed bool // nothing is decided any more
+
 	tickAt time.Duration // when tick comes; 0: never
 	tick   times.Timer
 
@@ -175,12 +177,15 @@ func (l *seat) call(f func()) {
 func (l *seat) step(ev *link.Event) { l.stepAt(ev, l.s.now()) }
 
 func (l *seat) stepAt(ev *link.Event, now time.Duration) {
+	if l.closed {
+		return
+	}
 	out := l.m.Step(ev, now)
 	for i := range out {
 		l.do(&out[i])
 	}
 	if len(l.tail) > 0 {
-		l.discardTail(l.tail)
+		l.void(l.tail)
 		l.tail = l.tail[:0]
 	}
 	l.arm(now)
@@ -205,6 +210,8 @@ func (l *seat) do(e *link.Effect) {
 		l.sendCut(*e)
 	case link.EffectStoreCut:
 		l.storeCut(e)
+	case link.EffectSealCut:
+		l.sealCut(e)
 	case link.EffectDropMarks:
 		l.dropMarks(e)
 	case link.EffectOpened:
@@ -236,7 +243,7 @@ func (l *seat) arm(now time.Duration) {
 	l.tickAt = at
 	l.tick = l.s.c.Clock.AfterFunc(at-now, func() {
 		l.lock()
-		if l.tickAt == at && !l.s.closed.Load() {
+		if l.tickAt == at && !l.closed {
 			l.tickAt = 0
 			l.step(&link.Event{Kind: link.EventTick})
 			l.stirred = true

@@ -51,9 +51,37 @@ func (s *Server) Repaired() uint64 { return s.repaired.Load() }
 // SetFillRate changes Config.FillRate.
 func (s *Server) SetFillRate(bytesPerSecond int64) { s.fill.set(bytesPerSecond) }
 
-// Close stops what the server would do by itself. Operations in flight are not
-// waited for; none may begin any more.
-func (s *Server) Close() { s.closed.Store(true) }
+// Close ends the server's service: operations under way are answered NotReady,
+// whatever becomes of them, and nothing begins any more. The brick is closed
+// afterwards, and may still make records durable; the transport before.
+func (s *Server) Close() {
+	if s.closed.Swap(true) {
+		return
+	}
+	for _, l := range s.all() {
+		l.lock()
+		l.close()
+		l.unlock()
+	}
+	s.retryAhead()
+}
+
+// close gives up what the seat has under way. The mutex is held.
+func (l *seat) close() {
+	l.dropFetches()
+	l.stirred = true
+	l.closed = true
+	if l.tick != nil {
+		l.tick.Stop()
+	}
+	for i, t := range l.tasks {
+		if t != nil {
+			t.result = wire.NotReady
+			l.over.push(t)
+			l.tasks[i] = nil
+		}
+	}
+}
 
 // Prefetch reads a chunk into the cache, if there is nothing better to do.
 func (s *Server) Prefetch(key placement.Key) {

@@ -208,7 +208,7 @@ func (t *task) admitLocked(now time.Duration) wire.Status {
 	if s.canceled(op.ID) {
 		return wire.Canceled
 	}
-	if l.ver != t.ver || t.stale() {
+	if l.closed || l.ver != t.ver || t.stale() {
 		return wire.NotReady // what became of the op meanwhile, elsewhere, is not known here
 	}
 	stamp, excluded, verdict := l.m.Admit(t.bucket, now)
@@ -265,7 +265,7 @@ func (t *task) durable(_ *brick.Record, err error) {
 		t.s.lazy.give(t.buf)
 	}
 	l.lock()
-	if err != nil {
+	if err != nil && !l.closed {
 		l.fail(err)
 	} else {
 		l.step(&link.Event{Kind: link.EventDurable, Rec: t.record()})

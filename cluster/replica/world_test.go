@@ -307,9 +307,14 @@ func newWorld(t *testing.T, seed uint64, n int, scheme placement.Scheme) *world 
 		n.start()
 	}
 	t.Cleanup(func() {
+		if !t.Failed() {
+			w.drop = nil
+			w.run(20 * time.Millisecond) // commit notices
+		}
 		for _, n := range w.nodes {
 			if n.alive {
 				n.s.Close()
+				n.audit()
 			}
 		}
 	})
@@ -493,5 +498,20 @@ func (w *world) chunkOf(position uint32, i int) placement.Chunk {
 			}
 			i--
 		}
+	}
+}
+
+// audit fails if memory is lent to nobody: all that is closed has given it back.
+func (n *node) audit() {
+	if n.w.t.Failed() {
+		return
+	}
+	for n.brick.Step() {
+	}
+	if err := n.brick.Close(); err != nil {
+		n.w.t.Error(err)
+	}
+	if used := n.pool.Stats().InUse; used != 0 {
+		n.w.t.Errorf("server %d: %d bytes of memory are lent", n.id, used)
 	}
 }
