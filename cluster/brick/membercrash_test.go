@@ -329,5 +329,8 @@ func (g *memberRig) auditMember() error {
 	if !g.quiet() {
 		return fmt.Errorf("not everything ends")
 	}
+	if err := g.b.drain(); err != nil { // so that aborts find room
+		return err
+	}
 	return g.audit()
 }

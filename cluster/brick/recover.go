@@ -233,9 +233,12 @@ func (b *Brick) claimEntry(k placement.Key, e *entry) error {
 // abortAll makes abort records of the torn ones.
 func (b *Brick) abortAll(torn []*logged) error {
 	for _, r := range torn {
-		kept, err := b.keep(r.head.Target)
-		if err != nil {
-			return err
+		kept := false
+		if r.head.Type == typeExtent {
+			var err error
+			if kept, err = b.keep(r.head.Target); err != nil {
+				return err
+			}
 		}
 		b.appendMark(head{Type: typeAbort, Target: uint64(r.ord)}, func(err error) {
 			if err == nil && kept {
