@@ -42,15 +42,3 @@ func TestCheckNamesTheRule(t *testing.T) {
 		}
 	}
 }
-
-func TestRealNeverGoesBack(t *testing.T) {
-	var c Real
-	last := c.Now()
-	for range 1000 {
-		now := c.Now()
-		if now < last {
-			t.Fatalf("%v after %v", now, last)
-		}
-		last = now
-	}
-}
