@@ -14,7 +14,7 @@ import (
 // CLOCK_REALTIME without one. Between suspensions BOOTTIME and MONOTONIC are a
 // constant apart, and a suspension shows as REALTIME leaping ahead of
 // MONOTONIC: only then, or when somebody sets the clock, is the constant read
-// anew. Measured: 45 ns instead of 400.
+// anew.
 type Real struct{}
 
 var _ Clock = Real{}
