@@ -23,15 +23,17 @@ func (m *Machine) leave() {
 
 // restart asks again: the head, or the connection to it, is a new one.
 func (m *Machine) restart() {
+	m.uncut()
 	m.become(Leaving)
 	m.settle(0)
 }
+
+func (m *Machine) uncut() { m.each(func(_ placement.Bucket, b *bucket) { b.cut = 0 }) }
 
 // rejoin asks the head to be let in, and tells it how far this member is.
 func (m *Machine) rejoin() {
 	m.session++
 	m.whole = false
-	m.each(func(_ placement.Bucket, b *bucket) { b.cut = 0 })
 	m.sendList(m.cfg.Head, Msg{Kind: MsgRejoin, Session: m.session}, m.lasts())
 }
 

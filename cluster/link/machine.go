@@ -223,6 +223,7 @@ func (m *Machine) apply(c placement.Config, index uint64, now time.Duration) {
 		m.cfg = c
 		m.open = opening{}
 		m.forgetJoin()
+		m.uncut()
 		if m.inSync() {
 			m.become(Settling)
 			m.emit(Effect{Kind: EffectWitness, Ver: c.Ver, Solo: m.alone() && m.o.Copies > 1})

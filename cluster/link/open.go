@@ -29,8 +29,7 @@ type opening struct {
 // journal records say: they are marked before they are committed (R7, R8).
 func (m *Machine) beginOpening(now time.Duration) {
 	m.open = opening{}
-	m.each(func(n placement.Bucket, b *bucket) {
-		b.cut = 0
+	m.each(func(_ placement.Bucket, b *bucket) {
 		m.forList(b, func(s *slot) { m.mark(s) })
 	})
 	if !m.Head() {
