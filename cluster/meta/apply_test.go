@@ -457,6 +457,24 @@ func TestWitness(t *testing.T) {
 	}
 }
 
+// TestStartBumpsEveryLink: also those where the server is out of sync, so that a
+// Rejoined of its former life comes too late.
+func TestStartBumpsEveryLink(t *testing.T) {
+	s := clusterOf(t, 3).with(t, diskOf("a", 1, "mirror"))
+	l := s.LinksOf(2)[0]
+	m, _ := s.MemberOf(l, 2)
+	s = s.with(t, reconfigure(s, l, placement.MembersOf(2).Without(m), 1-m))
+	late := rejoined(l, s.Link(l).Ver, m)
+	n := s.with(t, start(2))
+	for _, id := range s.Links() {
+		_, member := s.MemberOf(id, 2)
+		if bumped := n.Link(id).Ver > s.Link(id).Ver; bumped != member || n.Link(id).InSync != s.Link(id).InSync {
+			t.Errorf("%v: %+v, before %+v", id, n.Link(id), s.Link(id))
+		}
+	}
+	refused(t, n, late, ErrStale)
+}
+
 func TestForceLink(t *testing.T) {
 	s := clusterOf(t, 2).with(t, diskOf("a", 1, "mirror"))
 	l := placement.LinkID{GMap: 1, Position: 0}

@@ -173,7 +173,7 @@ func (n *State) start(c *metapb.Start) error {
 		n.times = c.TimesPermille
 	}
 	n.servers[srv.ID] = srv
-	n.reopenLinks(srv.ID)
+	n.reopenLinks(srv.ID, true)
 	n.event("member", srv.ID, "server %s starts (process %d)", n.label(srv.ID), srv.Incarnation)
 	return nil
 }
@@ -232,11 +232,13 @@ func (n *State) blank(srv *Server, acceptLoss bool) error {
 	return nil
 }
 
-// reopenLinks gives every link in which a server is in sync a new version.
-func (n *State) reopenLinks(id placement.Server) {
+// reopenLinks gives the links of a server new versions: those in which it is in
+// sync, or all. A process that begins needs all: a Rejoined that was proposed in
+// its former life must not let it in when it has lost what that counted on.
+func (n *State) reopenLinks(id placement.Server, all bool) {
 	for _, l := range n.LinksOf(id) {
 		m, _ := n.MemberOf(l, id)
-		if info := n.LinkInfo(l); info.InSync.Has(m) {
+		if info := n.LinkInfo(l); all || info.InSync.Has(m) {
 			n.renew(&info)
 		}
 	}
@@ -272,7 +274,7 @@ func (n *State) reopen(c *metapb.Reopen) error {
 	if c.Ver != 0 {
 		return n.reopenLink(srv.ID, c)
 	}
-	n.reopenLinks(srv.ID)
+	n.reopenLinks(srv.ID, false)
 	n.event("lease", srv.ID, "server %s has a lease again after it had lapsed", n.label(srv.ID))
 	return nil
 }
