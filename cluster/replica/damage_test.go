@@ -35,6 +35,7 @@ func TestDamagedOnTheWay(t *testing.T) {
 	}
 	w.want(w.nodes[0], c, 0, a)
 
+	w.lends = true // the head knows nothing of the record that follows
 	m.Sum[0]--
 	m.Kind, m.Link, m.Bucket, m.Mask, m.From, m.To = wire.Replicate, placement.LinkID{GMap: 1}, placement.BucketOf(testFamily, c), 1, 0, 0
 	m.Stamp = placement.Stamp{Ver: 1, Seq: 2}
