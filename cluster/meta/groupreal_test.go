@@ -9,14 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"petal/cluster/meta/metapb"
 	"petal/cluster/times"
 	"petal/journal/vfs"
 	"petal/placement"
-
-	"go.etcd.io/raft/v3/raftpb"
 )
 
 // TestSameSeedSameStory: all that groups send, in order and byte for byte,
@@ -210,55 +206,4 @@ func TestGroupsForReal(t *testing.T) {
 	}
 	w.mu.Unlock()
 	ports.Wait()
-}
-
-// FuzzReceive: no message makes a group panic, and none makes it forget.
-func FuzzReceive(f *testing.F) {
-	add := func(m *metapb.Message) {
-		b, err := proto.Marshal(m)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	raft := func(m *raftpb.Message) []byte {
-		b, err := proto.Marshal(m)
-		if err != nil {
-			f.Fatal(err)
-		}
-		return b
-	}
-	add(&metapb.Message{Kind: &metapb.Message_Renew{Renew: &metapb.Renew{SentNs: 1, Incarnation: 1}}})
-	add(&metapb.Message{Kind: &metapb.Message_Grant{Grant: &metapb.Grant{SentNs: 1, Incarnation: 1, Index: 1}}})
-	add(&metapb.Message{Kind: &metapb.Message_Piece{Piece: &metapb.Piece{Id: 1, Total: 3, Data: []byte("abc"), Message: raft(&raftpb.Message{Type: raftpb.MsgSnap.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(9)),
-		Snapshot: &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(9)), Term: new(uint64(9)), ConfState: &raftpb.ConfState{Voters: []uint64{1, 2}}}}})}}})
-	add(&metapb.Message{Kind: &metapb.Message_PieceAck{PieceAck: &metapb.PieceAck{Id: 1, Have: 1}}})
-	add(&metapb.Message{Kind: &metapb.Message_Complaint{Complaint: &metapb.Complaint{Gmap: 1, Ver: 1, About: 1}}})
-	add(&metapb.Message{Kind: &metapb.Message_Propose{Propose: &metapb.Propose{Proposal: []byte{8, 2}}}})
-	add(&metapb.Message{Kind: &metapb.Message_Refused{Refused: &metapb.Refused{Session: 1, Number: 1}}})
-	for _, kind := range []raftpb.MessageType{raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgVote, raftpb.MsgPreVote, raftpb.MsgAppResp, raftpb.MsgTimeoutNow, raftpb.MsgReadIndex, raftpb.MsgReadIndexResp, raftpb.MsgSnap} {
-		m := &raftpb.Message{Type: kind.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(9)), Index: new(uint64(3)), LogTerm: new(uint64(2)), Commit: new(uint64(4)),
-			Entries: []*raftpb.Entry{{Term: new(uint64(9)), Index: new(uint64(4)), Data: []byte{1}}}}
-		add(&metapb.Message{Kind: &metapb.Message_Raft{Raft: raft(m)}})
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		g, err := single(vfs.NewMemory(1<<20), still{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		id := ID{1}
-		if err := g.Bootstrap(&metapb.Init{ClusterId: id[:], ServerName: "n1", Release: Release}); err != nil {
-			t.Fatal(err)
-		}
-		for g.Step() {
-		}
-		before := g.State().Index()
-		g.Receive(2, body)
-		for g.Step() {
-		}
-		if g.State().Index() < before || g.State().ClusterID() != id {
-			t.Fatal("it has forgotten what was agreed")
-		}
-		g.Close()
-	})
 }
