@@ -134,15 +134,27 @@ func (p *Peers) hello(ctx context.Context, g *greeting, server placement.Server)
 	if g.From <= p.opt.Self {
 		return nil, wrongDirection
 	}
-	if bundleOf[g.Class] == bundleData && p.incarnation.Load() == 0 {
-		return nil, notStarted
-	}
 	peer := p.lookup(g.From, g.Class)
 	if peer == nil {
 		return nil, unknownServer
 	}
 	b := peer.bundle[bundleOf[g.Class]]
+	if b.which == bundleData && !p.waitStarted(ctx) {
+		return nil, notStarted
+	}
 	return b, b.admit(ctx, session{g.Session, g.Incarnation}, g.Class)
+}
+
+// waitStarted waits for this server's own incarnation: so a server that is back
+// is connected the moment that raft has given it one, and not when the others
+// happen to try again.
+func (p *Peers) waitStarted(ctx context.Context) bool {
+	select {
+	case <-p.started:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // acceptable checks what both sides check of the other's greeting.

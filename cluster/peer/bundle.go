@@ -61,6 +61,8 @@ type bundle struct {
 	which   int
 	classes []wire.Class
 
+	haste chan struct{} // no need to wait before dialling again; holds one
+
 	// ready are the connections that Send uses, nil unless up.
 	ready [wire.Classes]atomic.Pointer[conn]
 
@@ -82,7 +84,7 @@ type bundle struct {
 }
 
 func newBundle(p *peer, which int) *bundle {
-	return &bundle{peer: p, which: which, classes: bundleClasses[which], changed: make(chan struct{})}
+	return &bundle{peer: p, which: which, classes: bundleClasses[which], changed: make(chan struct{}), haste: make(chan struct{}, 1)}
 }
 
 func (b *bundle) opt() *Options { return &b.peer.all.opt }
@@ -204,6 +206,8 @@ func (b *bundle) rise(s session, conns []*conn) {
 	}
 	if b.which == bundleData {
 		b.opt().Handler.Up(b.peer.id, s.incarnation)
+	} else {
+		b.peer.bundle[bundleData].hurry() // who talks raft again can be reached
 	}
 	for _, c := range conns {
 		go b.run(s, c.read)

@@ -34,12 +34,14 @@ func (b *bundle) dialAlways() {
 		if b.peer.all.ctx.Err() != nil {
 			return
 		}
-		if wasUp {
+		switch {
+		case wasUp:
 			wait, said = first, ""
-			continue
+		case b.pause(wait/2 + rand.N(wait/2+1)): // so that those who lost one peer don't come back as one
+			wait = min(2*wait, most)
+		default:
+			wait = first
 		}
-		b.pause(wait/2 + rand.N(wait/2+1)) // so that those who lost one peer don't come back as one
-		wait = min(2*wait, most)
 	}
 }
 
@@ -88,14 +90,26 @@ func (b *bundle) kick() {
 	b.mu.Unlock()
 }
 
-// pause waits for d, or until all is over.
-func (b *bundle) pause(d time.Duration) {
+// pause waits for d. It returns false if there is a reason to try at once.
+func (b *bundle) pause(d time.Duration) bool {
 	done := make(chan struct{})
 	t := b.opt().Clock.AfterFunc(d, func() { close(done) })
 	defer t.Stop()
 	select {
 	case <-done:
+		return true
+	case <-b.haste:
+		return false
 	case <-b.peer.all.ctx.Done():
+		return false
+	}
+}
+
+// hurry ends a pause, or the next one.
+func (b *bundle) hurry() {
+	select {
+	case b.haste <- struct{}{}:
+	default:
 	}
 }
 

@@ -132,4 +132,4 @@ func (o *Options) pingEvery() time.Duration { return o.Times.Renewal }
 func (o *Options) handshake() time.Duration { return o.Times.Lease }
 
 // backoff between attempts to connect: the first and the longest.
-func (o *Options) backoff() (first, most time.Duration) { return o.Times.Tick, o.Times.Admission }
+func (o *Options) backoff() (first, most time.Duration) { return o.Times.Tick, o.Times.Election }

@@ -25,6 +25,7 @@ type Peers struct {
 	// table is replaced, not changed: Send looks into it without a lock.
 	table       atomic.Pointer[map[placement.Server]*peer]
 	incarnation atomic.Uint64
+	started     chan struct{} // closed once there is an incarnation
 	sessions    atomic.Uint64
 	strangers   strangers
 	stamps      stamps
@@ -43,9 +44,11 @@ func New(opt Options) (*Peers, error) {
 	if err := opt.defaults(); err != nil {
 		return nil, err
 	}
-	p := &Peers{opt: opt, listeners: slices.Clone(opt.Listeners), members: map[placement.Server]Peer{}, removed: map[placement.Server]bool{}, stopping: map[placement.Server]bool{}}
+	p := &Peers{opt: opt, listeners: slices.Clone(opt.Listeners), members: map[placement.Server]Peer{}, removed: map[placement.Server]bool{}, stopping: map[placement.Server]bool{}, started: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.incarnation.Store(opt.Incarnation)
+	if p.incarnation.Store(opt.Incarnation); opt.Incarnation != 0 {
+		close(p.started)
+	}
 	p.table.Store(&map[placement.Server]*peer{})
 	p.strangers.init()
 	p.stamps.base = time.Now()
@@ -75,9 +78,13 @@ func (p *Peers) Addrs() (addrs []net.Addr) {
 }
 
 // Start tells the incarnation that raft has given to this start of the server.
-// Before, only the raft class connects: it is what the incarnation comes by.
+// Before, only the raft class connects: it is what the incarnation comes by. A
+// process has one: later calls do nothing.
 func (p *Peers) Start(incarnation uint64) {
-	p.incarnation.Store(incarnation)
+	if incarnation == 0 || !p.incarnation.CompareAndSwap(0, incarnation) {
+		return
+	}
+	close(p.started)
 	for _, peer := range *p.table.Load() {
 		peer.bundle[bundleData].kick()
 	}

@@ -217,8 +217,52 @@ func TestBackoff(t *testing.T) {
 		pass(time.Minute)
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		if n.dials < 60 || n.dials > 600 {
+		if n.dials < 4*60 || n.dials > 4*60*5 {
 			t.Errorf("%d attempts in a minute", n.dials)
+		}
+	})
+}
+
+// TestStartIsNotWaitedFor: when a server gets its incarnation the data classes
+// are connected at once, whichever side dials, however long it took.
+func TestStartIsNotWaitedFor(t *testing.T) {
+	for _, late := range []placement.Server{1, 2} {
+		bubble(t, false, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
+			peers, told := map[placement.Server]*Peers{}, map[placement.Server]*recorder{}
+			for id, incarnation := range map[placement.Server]uint64{late: 0, 3 - late: 5} {
+				peers[id], told[id] = start(id, incarnation)
+			}
+			pass(9700 * time.Millisecond)
+			begin := time.Now()
+			peers[late].Start(7)
+			peers[late].Start(8) // does nothing
+			if e := told[3-late].want("up"); e.incarnation != 7 {
+				t.Errorf("%+v", e)
+			}
+			told[late].want("up")
+			if d := time.Since(begin); d > 0 {
+				t.Errorf("server %d: connected %v after its start", late, d)
+			}
+		})
+	}
+}
+
+// TestBackInTouch: when a server that was away is back, data are connected as
+// soon as raft is.
+func TestBackInTouch(t *testing.T) {
+	bubble(t, false, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
+		one, _ := start(1, 10)
+		_, r2 := start(2, 20)
+		r2.want("up")
+		one.Close()
+		r2.want("down")
+		pass(time.Minute)
+		_, r1 := start(1, 11)
+		begin := time.Now()
+		r1.want("up")
+		r2.want("up")
+		if d := time.Since(begin); d > times.Default().Election {
+			t.Errorf("connected after %v", d)
 		}
 	})
 }

@@ -17,12 +17,13 @@ func connOf(p *Peers, to placement.Server, class wire.Class) *conn {
 	return (*p.table.Load())[to].bundle[bundleOf[class]].ready[class].Load()
 }
 
-// kill closes the socket under a class, once it is up.
+// kill closes the socket under a class, once it is up, and waits until that has
+// been noticed.
 func kill(t testing.TB, p *Peers, to placement.Server, class wire.Class) {
-	eventually(t, func() bool { return connOf(p, to, class) != nil })
-	if c := connOf(p, to, class); c != nil {
-		c.raw.Close()
-	}
+	var c *conn
+	eventually(t, func() bool { c = connOf(p, to, class); return c != nil })
+	c.raw.Close()
+	eventually(t, func() bool { return connOf(p, to, class) != c })
 }
 
 // TestLossOfAnyDataConnection takes all data classes down, on both sides, and
@@ -161,7 +162,7 @@ func TestNothingIsLostSilently(t *testing.T) {
 			p.Close()
 		}
 		for _, l := range ledgers {
-			if l.count < 1000 || l.downs < 5 || l.up {
+			if l.count < 1000 || l.downs < 8 || l.up {
 				t.Errorf("%d messages, %d times down: that tests little; up %v", l.count, l.downs, l.up)
 			}
 		}
