@@ -1,11 +1,6 @@
 package peer
 
-import (
-	"sync/atomic"
-	"time"
-
-	"petal/cluster/times"
-)
+import "time"
 
 // drift is by how much two clocks may go apart, as a divisor of the time that
 // goes by: 1 % each way (DESIGN A.2).
@@ -53,26 +48,4 @@ func wrap(d time.Duration) time.Duration {
 		d += micros48
 	}
 	return d
-}
-
-// stamps are times of sending. They may be a little old, which makes messages
-// seem older than they are and never younger; so the clock, which is a system
-// call, is asked once for all that is sent within stampEvery.
-type stamps struct {
-	base  time.Time
-	asked atomic.Int64 // when the clock was asked, since base
-	clock atomic.Int64 // what it said; stored before asked
-}
-
-const stampEvery = time.Millisecond
-
-func (s *stamps) now(clock times.Clock) time.Duration {
-	since := int64(time.Since(s.base))
-	if asked := s.asked.Load(); asked != 0 && since-asked < int64(stampEvery) {
-		return time.Duration(s.clock.Load())
-	}
-	now := clock.Now()
-	s.clock.Store(int64(now))
-	s.asked.Store(since)
-	return now
 }

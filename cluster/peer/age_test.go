@@ -68,25 +68,3 @@ func TestAgeAroundTheWrap(t *testing.T) {
 		}
 	}
 }
-
-// fakeClock shows what it is told.
-type fakeClock struct {
-	bubbleClock
-	t time.Duration
-}
-
-func (c *fakeClock) Now() time.Duration { return c.t }
-
-// TestStampsAreNeverLate: a time of sending is of now or a little before.
-func TestStampsAreNeverLate(t *testing.T) {
-	s := stamps{base: time.Now().Add(-time.Hour)}
-	c := &fakeClock{t: 5}
-	if got := s.now(c); got != 5 {
-		t.Fatalf("%v", got)
-	}
-	c.t = 6
-	s.asked.Add(-int64(2 * stampEvery))
-	if got := s.now(c); got != 6 {
-		t.Errorf("%v, though the last look is long ago", got)
-	}
-}

@@ -28,7 +28,6 @@ type Peers struct {
 	started     chan struct{} // closed once there is an incarnation
 	sessions    atomic.Uint64
 	strangers   strangers
-	stamps      stamps
 
 	mu        sync.Mutex
 	members   map[placement.Server]Peer
@@ -51,7 +50,6 @@ func New(opt Options) (*Peers, error) {
 	}
 	p.table.Store(&map[placement.Server]*peer{})
 	p.strangers.init()
-	p.stamps.base = time.Now()
 	// Session numbers have to grow over restarts, also of a process that has not
 	// got its incarnation yet.
 	p.sessions.Store(uint64(time.Now().UnixMicro()))
@@ -212,7 +210,7 @@ func (p *Peers) Send(to placement.Server, m *wire.Message) bool {
 		p.opt.Log.Error("message not sent", "to", to, "err", err)
 		return false
 	}
-	m.Sent = p.stamps.now(p.opt.Clock)
+	m.Sent = p.opt.Clock.Now()
 	return peer.bundle[bundleOf[class]].send(class, m)
 }
 

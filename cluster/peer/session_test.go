@@ -482,7 +482,7 @@ func TestSendAllocatesNothing(t *testing.T) {
 	q := newQueue(0)
 	var p parcel
 	if n := testing.AllocsPerRun(2000, func() {
-		m.Sent = one.stamps.now(one.opt.Clock)
+		m.Sent = one.opt.Clock.Now()
 		if m.Check() != nil || q.push(m) != queued {
 			t.Fatal("not queued")
 		}
