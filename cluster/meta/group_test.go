@@ -295,6 +295,12 @@ func TestExclusionByTime(t *testing.T) {
 			w.run(10 * time.Millisecond)
 			w.crash(id)
 		}, 0, 120 * time.Millisecond},
+		{"gives up unheard", func(w *world, id placement.Server) {
+			w.isolate(id, true)
+			w.hosts[id].group.GiveUp()
+			w.run(time.Second)
+			w.isolate(id, false)
+		}, time.Second, 1500 * time.Millisecond},
 		{"reported", func(w *world, id placement.Server) {
 			inc := w.hosts[id].incarnation
 			w.crash(id)
@@ -324,6 +330,9 @@ func TestExclusionByTime(t *testing.T) {
 				t.Error("nobody noted that it is down")
 			}
 			// It comes back, out of sync; nothing is served by it before it has rejoined.
+			if w.hosts[victim].group != nil {
+				w.crash(victim)
+			}
 			w.open(victim)
 			w.begin(victim)
 			w.until(5*time.Second, "it is up", func() bool { return w.state().Server(victim).Down.IsZero() })

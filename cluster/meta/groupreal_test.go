@@ -81,39 +81,113 @@ func (p port) Send(to placement.Server, body []byte) bool {
 	}
 }
 
+// realGroups are three groups on real clocks and committers.
+type realGroups struct {
+	t      *testing.T
+	ctx    context.Context
+	wires  *wires
+	ports  sync.WaitGroup
+	mu     sync.Mutex
+	groups map[placement.Server]*Group
+	leased chan placement.Server
+}
+
+func (r *realGroups) of(id placement.Server) *Group {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.groups[id]
+}
+
+func (r *realGroups) open(id placement.Server) *Group {
+	box := make(chan func(), 1000)
+	r.wires.mu.Lock()
+	r.wires.boxes[id] = box
+	r.wires.mu.Unlock()
+	r.ports.Go(func() {
+		for f := range box {
+			f()
+		}
+	})
+	g, err := OpenGroup(Config{FS: vfs.NewMemory(64 << 20), Dir: "meta", Self: id, Clock: times.Real{}, Times: times.Default(), Transport: port{r.wires, id, r.of},
+		Rand: rand.New(rand.NewPCG(uint64(id), 1)), Wall: time.Now, Background: func(f func()) { go f() },
+		OnLease: func(until time.Duration, _ uint64) {
+			select {
+			case r.leased <- id:
+			default:
+			}
+		}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.mu.Lock()
+	r.groups[id] = g
+	r.mu.Unlock()
+	return g
+}
+
+// ready waits until a group has the disk that all of this is about, and has it
+// serve.
+func (r *realGroups) ready(id placement.Server) *Group {
+	g := r.of(id)
+	ready := make(chan struct{})
+	var once sync.Once
+	look := func(s *State) {
+		if s.Disk("a") != nil {
+			once.Do(func() { close(ready) })
+		}
+	}
+	g.Watch(look)
+	look(g.State())
+	select {
+	case <-ready:
+	case <-r.ctx.Done():
+		r.t.Fatalf("server %d has no state", id)
+	}
+	s, err := g.Propose(r.ctx, start(int(id)))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	g.Serve(s.Server(id).Incarnation)
+	return g
+}
+
+// hammer proposes and reads, n times each.
+func (r *realGroups) hammer(g *Group, n int) {
+	d := g.State().Disk("a").ID
+	for range n {
+		if _, err := g.Propose(r.ctx, &metapb.Command{Kind: &metapb.Command_BumpVver{BumpVver: &metapb.BumpVVer{Disk: d[:]}}}); err != nil {
+			r.t.Error(err)
+			return
+		}
+		if _, err := g.ReadIndex(r.ctx); err != nil {
+			r.t.Error(err)
+			return
+		}
+	}
+}
+
+func (r *realGroups) close() {
+	for id := placement.Server(1); id <= 3; id++ {
+		if err := r.of(id).Close(); err != nil {
+			r.t.Error(err)
+		}
+	}
+	r.wires.mu.Lock()
+	for id, box := range r.wires.boxes {
+		close(box)
+		delete(r.wires.boxes, id)
+	}
+	r.wires.mu.Unlock()
+	r.ports.Wait()
+}
+
 // TestGroupsForReal runs three groups on real clocks and committers, with many
 // callers at a time; under the race detector it sees what virtual time can't.
 func TestGroupsForReal(t *testing.T) {
-	w := &wires{boxes: map[placement.Server]chan func(){}}
-	var mu sync.Mutex
-	groups := map[placement.Server]*Group{}
-	of := func(id placement.Server) *Group { mu.Lock(); defer mu.Unlock(); return groups[id] }
-	var ports sync.WaitGroup
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	open := func(id placement.Server) *Group {
-		box := make(chan func(), 1000)
-		w.mu.Lock()
-		w.boxes[id] = box
-		w.mu.Unlock()
-		ports.Add(1)
-		go func() {
-			defer ports.Done()
-			for f := range box {
-				f()
-			}
-		}()
-		g, err := OpenGroup(Config{FS: vfs.NewMemory(64 << 20), Dir: "meta", Self: id, Clock: times.Real{}, Times: times.Default(), Transport: port{w, id, of},
-			Rand: rand.New(rand.NewPCG(uint64(id), 1)), Wall: time.Now, Background: func(f func()) { go f() }})
-		if err != nil {
-			t.Fatal(err)
-		}
-		mu.Lock()
-		groups[id] = g
-		mu.Unlock()
-		return g
-	}
-	g := open(1)
+	r := &realGroups{t: t, ctx: ctx, wires: &wires{boxes: map[placement.Server]chan func(){}}, groups: map[placement.Server]*Group{}, leased: make(chan placement.Server, 100)}
+	g := r.open(1)
 	id := ID{1}
 	if err := g.Bootstrap(&metapb.Init{ClusterId: id[:], ServerName: "n1", Release: Release}); err != nil {
 		t.Fatal(err)
@@ -122,88 +196,37 @@ func TestGroupsForReal(t *testing.T) {
 		if _, err := g.Propose(ctx, join(fmt.Sprintf("n%d", n), nil)); err != nil {
 			t.Fatal(err)
 		}
-		open(n)
+		r.open(n)
 	}
 	if _, err := g.Propose(ctx, disk("a", 1)); err != nil {
 		t.Fatal(err)
 	}
-	leased := make(chan placement.Server, 100)
 	var callers sync.WaitGroup
 	for n := placement.Server(1); n <= 3; n++ {
-		member := of(n)
-		ready := make(chan struct{})
-		var once sync.Once
-		look := func(s *State) {
-			if s.Disk("a") != nil {
-				once.Do(func() { close(ready) })
-			}
-		}
-		member.Watch(look)
-		look(member.State())
-		select {
-		case <-ready:
-		case <-ctx.Done():
-			t.Fatalf("server %d has no state", n)
-		}
-		s, err := member.Propose(ctx, start(int(n)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		member.mu.Lock()
-		member.cfg.OnLease = func(until time.Duration, _ uint64) {
-			select {
-			case leased <- n:
-			default:
-			}
-		}
-		member.mu.Unlock()
-		member.Serve(s.Server(n).Incarnation)
+		member := r.ready(n)
 		for range 4 {
-			callers.Go(func() {
-				d := member.State().Disk("a").ID
-				for range 25 {
-					if _, err := member.Propose(ctx, &metapb.Command{Kind: &metapb.Command_BumpVver{BumpVver: &metapb.BumpVVer{Disk: d[:]}}}); err != nil {
-						t.Error(err)
-						return
-					}
-					if _, err := member.ReadIndex(ctx); err != nil {
-						t.Error(err)
-						return
-					}
-				}
-			})
+			callers.Go(func() { r.hammer(member, 25) })
 		}
 	}
 	callers.Wait()
 	for seen := map[placement.Server]bool{}; len(seen) < 3; {
 		select {
-		case n := <-leased:
+		case n := <-r.leased:
 			seen[n] = true
 		case <-ctx.Done():
 			t.Fatalf("leases of %v only", seen)
 		}
 	}
-	s, err := of(2).ReadIndex(ctx)
+	s, err := r.of(2).ReadIndex(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := s.Disk("a").Resets; got != 3*4*25 {
 		t.Errorf("%d commands took effect", got)
 	}
-	of(g.Status().Leader).GiveUp()
-	if _, err := of(2).ReadIndex(ctx); err != nil {
+	r.of(g.Status().Leader).GiveUp()
+	if _, err := r.of(2).ReadIndex(ctx); err != nil {
 		t.Errorf("after the lead was handed over: %v", err)
 	}
-	for n := placement.Server(1); n <= 3; n++ {
-		if err := of(n).Close(); err != nil {
-			t.Error(err)
-		}
-	}
-	w.mu.Lock()
-	for id, box := range w.boxes {
-		close(box)
-		delete(w.boxes, id)
-	}
-	w.mu.Unlock()
-	ports.Wait()
+	r.close()
 }

@@ -76,6 +76,7 @@ type host struct {
 	applied     *State // as its watchers know it
 	healthy     bool
 	slow        time.Duration // of its disk's writes; 0: as the world's
+	jump        time.Duration // of its calendar
 }
 
 func newWorld(t testing.TB, seed uint64) *world {
@@ -248,7 +249,7 @@ func (w *world) open(id placement.Server) *host {
 
 func (w *world) config(h *host) Config {
 	return Config{FS: h.fs, Dir: "meta", Self: h.id, Clock: h, Times: w.times, Transport: h, Rand: rand.New(rand.NewPCG(w.rnd.Uint64(), uint64(h.id))), Manual: true,
-		Wall:    func() time.Time { return time.Unix(1_800_000_000, 0).Add(h.Now()) },
+		Wall:    func() time.Time { return time.Unix(1_800_000_000, 0).Add(h.Now() + h.jump) },
 		Healthy: func() bool { return h.healthy },
 		OnLease: func(until time.Duration, index uint64) {
 			h.until, h.index = until, index
