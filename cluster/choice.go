@@ -115,10 +115,16 @@ func (t *copyTable) end(p *piece, c *coordinator, ok bool) {
 	}
 }
 
-// took averages a service time in. Races between readers lose a sample.
+// took averages a service time in, the better ones faster: who was slow is asked
+// so seldom that it would stay out of favour for long. Races between readers lose
+// a sample.
 func (s *copyState) took(ns int64) {
 	old := s.service.Load()
-	s.service.Store(old + (ns-old)/8)
+	if ns < old/2 {
+		s.service.Store(old / 2)
+	} else {
+		s.service.Store(old + (ns-old)/8)
+	}
 	high := s.high.Load()
 	if ns > high {
 		s.high.Store(high + (ns-high)/8)

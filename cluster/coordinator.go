@@ -201,7 +201,7 @@ func (c *coordinator) sendLocal(p *piece, r *route) {
 		c.wait(p)
 		return
 	}
-	p.server, p.local, p.Age = c.self, true, 0
+	p.server, p.local, p.Age, p.wasOpen = c.self, true, 0, p.open
 	p.Op.Local = !p.writes()
 	if p.Lazy = p.Lazy && r.alone(); p.Lazy {
 		p.v.lazy.Store(true)
@@ -271,6 +271,7 @@ func (c *coordinator) sendRemote(p *piece, r *route, to placement.Server) {
 		m.Data.Add(p.Buf, 0, p.Buf.Len())
 		m.SetSums()
 	}
+	p.wasOpen = p.open
 	if p.writes() {
 		p.open = true // from here on nobody knows, until somebody says so
 	}
@@ -345,10 +346,13 @@ func (c *coordinator) take(id placement.OpID, server placement.Server) *piece {
 	return p
 }
 
-// lost: the message of an attempt has not left, or its answer will not come.
+// lost: the message of an attempt has not left and never will.
 func (c *coordinator) lost(id placement.OpID, server placement.Server) {
 	if p := c.take(id, server); p != nil {
 		c.copies.end(p, c, false)
+		if !p.cancelling {
+			p.open = p.wasOpen
+		}
 		p.shun = server
 		c.wait(p)
 	}
@@ -412,6 +416,9 @@ func (c *coordinator) settle(p *piece) {
 	}
 	p.Bufs.Release()
 	p.Again, p.shun = true, p.server
+	if !p.cancelling {
+		p.open = p.wasOpen // not taken, but where the contrary is said below
+	}
 	switch p.Status {
 	case wire.Redirect, wire.MissingHere:
 		c.counts.redirects.Add(1)
@@ -428,7 +435,7 @@ func (c *coordinator) settle(p *piece) {
 			c.send(p)
 			return
 		}
-	case wire.TooOld, wire.Damaged: // not taken
+	case wire.TooOld, wire.Damaged:
 	default:
 		p.open = p.writes()
 		if err := c.hopeless(p); err != nil {

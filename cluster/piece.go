@@ -41,6 +41,7 @@ type piece struct {
 	began      uint32           // coordinator's tick when it was put down first; 0: it never was
 	tries      int
 	open       bool // an attempt has ended without saying that it had no effect
+	wasOpen    bool // before the last attempt
 	cancelling bool
 	why        error         // of the command, if the cancellation succeeds
 	due        time.Duration // waiting: when to try again
@@ -99,7 +100,7 @@ func (p *piece) free() {
 	p.Result = replica.Result{Bufs: bufs}
 	p.Buf, p.v, p.owner, p.next, p.prev, p.twin = nil, nil, nil, nil, nil, nil
 	p.Again, p.Lazy, p.Local, p.Age = false, false, false, 0
-	p.held, p.open, p.cancelling, p.local, p.place, p.why = false, false, false, false, nowhere, nil
+	p.held, p.open, p.wasOpen, p.cancelling, p.local, p.place, p.why = false, false, false, false, false, nowhere, nil
 	p.server, p.hint, p.shun, p.began, p.tries, p.due, p.sent = 0, 0, 0, 0, 0, 0, 0
 	pieces.Put(p)
 }
