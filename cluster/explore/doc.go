@@ -27,24 +27,24 @@
 //
 // Searched completely, with no violation (TestSmall; states, moves, depth):
 //
-//	crash           1 write, 2 reads, 1 crash                            80,286    205,914   36
-//	cut             2 writes, 2 reads, 2 cuts                             7,485     26,034   22
-//	buckets         2 buckets, 1 crash                                    8,198     25,591   27
-//	lapse           1 write, 2 reads, 1 cut from raft                    33,144     82,789   33
-//	barrier         preemption of a write's nexus, 1 crash              137,686    429,679   32
-//	rot             1 crash that loses the last record                  175,006    526,120   39
-//	fence           exclusion of a live member, 1 cut                    44,127    121,187   36
-//	rejoin          R9, 2 blocks in a bucket, 1 crash                   164,653    458,612   48
-//	rejoin-cut      R9, 1 cut, 1 join given up                           36,879    113,941   38
-//	rejoin-fill     R9, 1 block fetched, 1 fence                         65,896    202,061   43
-//	rejoin-buckets  R9, 2 buckets, 1 cut                                 14,237     39,741   39
-//	rejoin-rot      R9, 1 crash that loses the last record              163,779    558,073   43
-//	joined          a member with missing blocks, 1 crash                16,626     46,194   28
-//	forsaken        its source out of sync, 1 crash                       5,072     11,926   34
-//	tailed          a head comes back with a tail, 1 crash                3,078      8,002   32
-//	three           r = 3, 2 reads                                          111        328   14
-//	three-crash     r = 3, 1 crash                                       44,928    155,142   30
-//	three-rejoin    r = 3, R9                                            48,223    187,318   41
+//	crash           1 write, 2 reads, 1 crash                           81,858    208,423   36
+//	cut             2 writes, 2 reads, 2 cuts                            7,485     26,034   22
+//	buckets         2 buckets, 1 crash                                   6,642     21,704   27
+//	lapse           1 write, 2 reads, 1 cut from raft                   33,144     82,789   33
+//	barrier         preemption of a write's nexus, 1 crash             133,987    414,442   32
+//	rot             1 crash that loses the last record                 181,816    544,967   38
+//	fence           exclusion of a live member, 1 cut                   34,209     94,167   35
+//	rejoin          R9, 2 blocks in a bucket, 1 crash                  189,024    537,749   48
+//	rejoin-cut      R9, 1 cut, 1 join given up                          24,440     76,184   36
+//	rejoin-fill     R9, 1 block fetched, 1 fence                        65,715    201,610   43
+//	rejoin-buckets  R9, 2 buckets, 1 cut                                 7,206     19,986   37
+//	rejoin-rot      R9, 1 crash that loses the last record             174,960    608,836   43
+//	joined          a member with missing blocks, 1 crash               15,888     43,586   28
+//	forsaken        its source out of sync, 1 crash                      5,882     13,911   34
+//	tailed          a head comes back with a tail, 1 crash               3,756      9,585   32
+//	three           r = 3, 2 reads                                         111        328   14
+//	three-crash     r = 3, 1 crash                                      34,708    119,592   30
+//	three-rejoin    r = 3, R9                                           48,222    187,309   41
 //
 // TestMutationsAreFound breaks one rule at a time, M1 to M17 of DESIGN and those
 // of R6, R7 and R9, and sees that the search notices each. `make soak`

@@ -17,10 +17,10 @@ func (m *Machine) AppendState(b []byte) []byte {
 		}
 	}
 	stamp := func(s placement.Stamp) { u(s.Ver, s.Seq) }
-	u(uint64(m.state), m.cfg.Ver, uint64(m.cfg.InSync), uint64(m.cfg.Head), uint64(m.cause), uint64(m.up), uint64(m.known), uint64(m.before), m.witnessed, m.session, flag(m.failed)|flag(m.whole)<<1)
-	u(uint64(m.grant.until), m.grant.done, flag(m.grant.live), uint64(m.grant.next.until), m.grant.next.index)
-	u(uint64(m.open.got), flag(m.open.planned), uint64(m.open.behind), flag(m.open.opened))
-	u(flag(m.join.active), flag(m.join.proposed), flag(m.join.whole), uint64(m.join.member), m.join.session, uint64(m.join.next), uint64(m.join.pipeline))
+	u(uint64(m.state), m.cfg.Ver, uint64(m.cfg.InSync), uint64(m.cfg.Head), uint64(m.cause), uint64(m.up), uint64(m.known), uint64(m.before), m.witnessed, m.session, bit(m.failed)|bit(m.whole)<<1)
+	u(uint64(m.grant.until), m.grant.done, bit(m.grant.live), uint64(m.grant.next.until), m.grant.next.index)
+	u(uint64(m.open.got), bit(m.open.planned), uint64(m.open.behind), bit(m.open.opened))
+	u(bit(m.join.active), bit(m.join.proposed), bit(m.join.whole), uint64(m.join.member), m.join.session, uint64(m.join.next), uint64(m.join.pipeline))
 	for i := range m.wait {
 		u(uint64(m.wait[i].records))
 	}
@@ -39,9 +39,9 @@ func (m *Machine) AppendState(b []byte) []byte {
 			stamp(h)
 		}
 		stamp(k.aside)
-		u(uint64(k.loose), uint64(k.cut), flag(k.held)|flag(k.gathering)<<1|flag(k.awaited)<<2|flag(k.storing)<<3|flag(k.noted)<<4)
+		u(uint64(k.loose), uint64(k.cut), bit(k.held)|bit(k.gathering)<<1|bit(k.awaited)<<2|bit(k.storing)<<3|bit(k.noted)<<4)
 		m.forList(k, func(s *slot) {
-			u(1 + flag(s.durable)<<1 + flag(s.marking)<<2 + flag(s.leaving)<<3 + flag(s.left)<<4)
+			u(1 + bit(s.durable)<<1 + bit(s.marking)<<2 + bit(s.leaving)<<3 + bit(s.left)<<4)
 			stamp(s.rec.Stamp)
 			u(uint64(s.rec.Excluded), s.rec.Ref)
 		})
@@ -132,7 +132,7 @@ func (m *Machine) reset() {
 	*m = Machine{o: o, all: all, pages: pages, slots: slots, notes: notes, entries: entries, out: out}
 }
 
-func flag(b bool) uint64 {
+func bit(b bool) uint64 {
 	if b {
 		return 1
 	}

@@ -77,8 +77,8 @@ func (m *Machine) asked(from placement.Member) {
 	}
 }
 
-// peerUp is a connection that is empty and up: both sides say again what the
-// other may have missed.
+// peerUp is a connection that is empty and up. Who wants something of the head
+// says so again; an open head says again what the member may have missed.
 func (m *Machine) peerUp(p placement.Member, now time.Duration) {
 	if int(p) >= m.o.Copies || p == m.o.Self {
 		return
@@ -86,28 +86,19 @@ func (m *Machine) peerUp(p placement.Member, now time.Duration) {
 	m.up = m.up.With(p)
 	m.wait[p].since = now
 	switch {
-	case m.Head() && (m.state == Opening || m.state == Open):
-		m.greet(p)
 	case p == m.cfg.Head:
 		m.asked(p)
+	case m.Head() && m.state == Open && m.cfg.InSync.Has(p):
+		m.catchUp(p)
 	}
 }
 
-// greet is what a head says to a member whose connection has come up, or to
-// all when it begins to open.
-func (m *Machine) greet(p placement.Member) {
-	switch {
-	case m.state == Opening:
-		if m.cfg.InSync.Has(p) {
-			m.send(p, Msg{Kind: MsgAsk})
-		}
-	case m.cfg.InSync.Has(p):
-		m.send(p, Msg{Kind: MsgOpened})
-		if !m.broken(FaultNoOrder) {
-			m.resend(p)
-		}
-	default:
-		m.send(p, Msg{Kind: MsgAsk})
+// catchUp says to a member in sync that the link is open, and what has gone to
+// it since then and was not acknowledged (R3).
+func (m *Machine) catchUp(p placement.Member) {
+	m.send(p, Msg{Kind: MsgOpened})
+	if !m.broken(FaultNoOrder) {
+		m.resend(p)
 	}
 }
 

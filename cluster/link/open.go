@@ -40,7 +40,7 @@ func (m *Machine) beginOpening(now time.Duration) {
 		m.open.got = m.others()
 	}
 	for k := m.others(); k != 0; k = k.Without(k.First()) {
-		m.greet(k.First())
+		m.send(k.First(), Msg{Kind: MsgAsk})
 	}
 	m.plan(now)
 }
@@ -98,7 +98,7 @@ func (m *Machine) summarized(from placement.Member, msg *Msg, now time.Duration)
 	switch m.state {
 	case Open:
 		if msg.Last {
-			m.greet(from)
+			m.catchUp(from)
 		}
 		return
 	case Opening:
