@@ -262,75 +262,136 @@ func (w *steadyWriter) check(v *Volume) error {
 	return nil
 }
 
+// load is writers on a disk of a memCluster, at its first two servers.
+type load struct {
+	c       *memCluster
+	writers []*steadyWriter
+}
+
+func newLoad(c *memCluster) *load {
+	c.t.Helper()
+	const blocks = 512
+	if _, err := c.nodes[0].CreateDisk(c.t.Context(), DiskSpec{Name: "data", Size: 16 << 20, BlockSize: 4096}); err != nil {
+		c.t.Fatal(err)
+	}
+	l := &load{c: c}
+	for i := range 4 {
+		l.writers = append(l.writers, newSteadyWriter(i*blocks, blocks))
+	}
+	return l
+}
+
+// during writes while something happens.
+func (l *load) during(what func()) {
+	l.c.t.Helper()
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for i, w := range l.writers {
+		v := l.c.volume(i%2, "data")
+		wg.Go(func() { w.run(v, rand.New(rand.NewPCG(uint64(i), w.tag)), stop) })
+	}
+	what()
+	close(stop)
+	wg.Wait()
+}
+
+// check reads everything at every server that is up.
+func (l *load) check(when string) {
+	t := l.c.t
+	t.Helper()
+	for i := range l.c.nodes {
+		if l.c.nodes[i].Node == nil {
+			continue
+		}
+		for _, w := range l.writers {
+			if err := w.check(l.c.volume(i, "data")); err != nil {
+				t.Errorf("%s, at server %d: %v", when, i+1, err)
+			}
+		}
+	}
+	for i, w := range l.writers {
+		t.Logf("%s: writer %d: %d writes, longest %v, %d busy, %d of open outcome", when, i+1, w.tag, w.longest, w.busy, len(w.refused))
+		if len(w.refused)+w.busy > 0 {
+			t.Errorf("%s: writer %d noticed: %v", when, i+1, w.refused)
+			w.refused, w.busy = nil, 0
+		}
+		w.longest = 0
+	}
+}
+
+// without waits until no link counts on a server.
+func (c *memCluster) without(i int) {
+	c.t.Helper()
+	id := c.nodes[i].id
+	eventually(c.t, c.nodes[0].Node, func(s *meta.State) bool {
+		for _, l := range s.LinksOf(id) {
+			if m, _ := s.MemberOf(l, id); s.Link(l).InSync.Has(m) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // A server is killed under writers at the others, is started again, and when all
 // is whole its neighbour is killed, so that what it has caught up with counts.
 // No acknowledged write is lost, and the writers notice nothing but a pause.
 func TestKillAndRestart(t *testing.T) {
 	c := newMemCluster(t, 4, 1)
-	if _, err := c.nodes[0].CreateDisk(t.Context(), DiskSpec{Name: "data", Size: 16 << 20, BlockSize: 4096}); err != nil {
-		t.Fatal(err)
+	l := newLoad(c)
+	l.during(func() { l.some(); c.kill(3); c.without(3) })
+	l.check("one is dead")
+	l.during(func() { l.some(); c.start(3); c.whole(0) })
+	l.check("it is back")
+	l.during(func() { l.some(); c.kill(2); c.without(2) })
+	l.check("its neighbour is dead")
+	c.start(2)
+	c.whole(0)
+	l.check("whole again")
+}
+
+// A server that is killed and back at once is not excluded: what both journals
+// have counts (R10), and nothing is copied.
+func TestBackAtOnce(t *testing.T) {
+	c := newMemCluster(t, 4, 1)
+	l := newLoad(c)
+	for range 3 {
+		l.during(func() { l.some(); c.kill(3); c.start(3); c.whole(0); l.some() })
+		l.check("it is back")
 	}
-	const blocks = 1024
-	var writers []*steadyWriter
-	for i := range 3 {
-		writers = append(writers, newSteadyWriter(i*blocks, blocks))
-	}
-	during := func(what func()) {
-		stop := make(chan struct{})
-		var wg sync.WaitGroup
-		for i, w := range writers {
-			v := c.volume(i%2, "data") // those two live on
-			wg.Go(func() { w.run(v, rand.New(rand.NewPCG(uint64(i), w.tag)), stop) })
+	for _, s := range c.nodes[3].Links() {
+		if s.Missing+s.Copied > 0 {
+			t.Errorf("%d blocks copied, %d missing: %+v", s.Copied, s.Missing, s)
 		}
-		what()
-		close(stop)
-		wg.Wait()
 	}
-	check := func(when string) {
-		t.Helper()
+}
+
+// The power goes everywhere at once. Whatever was acknowledged is there when it
+// is back.
+func TestPowerLossEverywhere(t *testing.T) {
+	c := newMemCluster(t, 4, 1)
+	l := newLoad(c)
+	for range 2 {
+		l.during(l.some)
 		for i := range c.nodes {
-			if c.nodes[i].Node == nil {
-				continue
-			}
-			for _, w := range writers {
-				if err := w.check(c.volume(i, "data")); err != nil {
-					t.Errorf("%s, at node %d: %v", when, i+1, err)
-				}
-			}
+			c.kill(i)
 		}
-		for i, w := range writers {
-			t.Logf("%s: writer %d: %d writes, longest %v, %d busy, %d of open outcome", when, i+1, w.tag, w.longest, w.busy, len(w.refused))
-			if len(w.refused) > 0 {
-				t.Errorf("%s: writer %d: first of them: %v", when, i+1, w.refused[0])
-				w.refused = nil
-			}
-			w.longest = 0
+		for i := range c.nodes {
+			c.open(i)
+		}
+		for i := range c.nodes {
+			c.leased(i)
+		}
+		l.check("the power is back")
+	}
+}
+
+// some waits until some writes were acknowledged.
+func (l *load) some() {
+	v := l.c.volume(0, "data")
+	for i := range uint64(100) {
+		if err := <-write(v, (4*512+i)*placement.BlockSize, pattern(i, placement.BlockSize), false); err != nil {
+			l.c.t.Error(err)
 		}
 	}
-	lost := func(i int) func(s *meta.State) bool { // its links go on without it
-		return func(s *meta.State) bool {
-			for _, id := range s.LinksOf(c.nodes[i].id) {
-				m, _ := s.MemberOf(id, c.nodes[i].id)
-				if s.Link(id).InSync.Has(m) {
-					return false
-				}
-			}
-			return true
-		}
-	}
-	during(func() {
-		c.kill(3)
-		eventually(t, c.nodes[0].Node, lost(3))
-	})
-	check("one is dead")
-	during(func() {
-		c.start(3)
-		c.whole(0)
-	})
-	check("it is back")
-	during(func() {
-		c.kill(2)
-		eventually(t, c.nodes[0].Node, lost(2))
-	})
-	check("its neighbour is dead")
 }

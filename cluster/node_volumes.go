@@ -202,11 +202,11 @@ func (n *Node) Abandon() {
 func (n *Node) release() error {
 	var err error
 	st := n.store.Load()
-	if st != nil {
-		st.replica.Close()
-	}
 	if n.net != nil {
 		err = n.net.Close()
+	}
+	if st != nil {
+		st.replica.Close()
 	}
 	if n.group != nil {
 		err = errors.Join(err, n.group.Close())
