@@ -128,7 +128,6 @@ func (b *bundle) dial(s session, attempt int) error {
 	for i, class := range b.classes {
 		wg.Go(func() {
 			if errs[i] = b.dialOne(ctx, s, class, addr); errs[i] != nil {
-				errs[i] = fmt.Errorf("%s: %w", addr, errs[i])
 				cancel() // the others are of no use
 			}
 		})
@@ -155,7 +154,7 @@ func (b *bundle) dialOne(ctx context.Context, s session, class wire.Class, addr 
 	}
 	if err != nil {
 		raw.Close()
-		return err
+		return fmt.Errorf("%s: %w", addr, err)
 	}
 	b.install(s.number, c)
 	return nil
