@@ -153,9 +153,6 @@ func (n *Node) brickClock() func() time.Time {
 // serve opens the brick under the process's incarnation and begins to serve.
 func (n *Node) serve(incarnation uint64, id brick.Identity) {
 	n.setPhase(opening)
-	if n.net != nil {
-		n.net.SetIncarnation(incarnation)
-	}
 	var h *here
 	if !n.opt.Witness {
 		s, err := n.openStorage(incarnation, id)
@@ -164,6 +161,9 @@ func (n *Node) serve(incarnation uint64, id brick.Identity) {
 			return
 		}
 		h = &here{s.replica, s.brick}
+	}
+	if n.net != nil { // not before: who is told that we are up sends what must not get lost
+		n.net.SetIncarnation(incarnation)
 	}
 	n.mu.Lock()
 	if n.closed || n.failure != nil {
