@@ -138,12 +138,12 @@ func TestFarBehindFollower(t *testing.T) {
 		big := make([]byte, MaxReservation)
 		w.must(other, &metapb.Command{Kind: &metapb.Command_SwapReservation{SwapReservation: &metapb.SwapReservation{Disk: d[:], Value: big}}})
 	}
-	for i := range 700 {
-		big := make([]byte, 12<<10)
+	for i := range 300 {
+		big := make([]byte, 60<<10)
 		w.must(other, &metapb.Command{Kind: &metapb.Command_SwapReservation{SwapReservation: &metapb.SwapReservation{Disk: d[:], Version: uint64(i + 1), Value: big}}})
 	}
 	lead := w.hosts[w.leader()].group
-	if first, _ := lead.storage.FirstIndex(); first < 100 {
+	if first, _ := lead.storage.FirstIndex(); first < 50 {
 		t.Fatalf("the leader still has the log from %d: the test shows nothing", first)
 	}
 	kept := 0
@@ -158,7 +158,7 @@ func TestFarBehindFollower(t *testing.T) {
 	}
 	w.loss = 0.2
 	h := w.open(victim)
-	w.until(60*time.Second, "the victim has everything", func() bool { return h.group.State().Reservation(d).Version == 701 })
+	w.until(60*time.Second, "the victim has everything", func() bool { return h.group.State().Reservation(d).Version == 301 })
 	w.loss = 0
 	w.begin(victim)
 	w.leased()
@@ -166,7 +166,7 @@ func TestFarBehindFollower(t *testing.T) {
 	// What it got is durable.
 	w.crash(victim)
 	h = w.open(victim)
-	if got := h.group.State().Reservation(d).Version; got != 701 {
+	if got := h.group.State().Reservation(d).Version; got != 301 {
 		t.Fatalf("after a crash the victim knows version %d", got)
 	}
 	w.begin(victim)

@@ -24,8 +24,6 @@ type election struct {
 	heard    time.Duration // when the leader was last heard of, or a vote given
 	patience time.Duration
 	forgot   bool
-	term     uint64
-	vote     uint64
 }
 
 // armElection begins to wait anew.

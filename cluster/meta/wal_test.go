@@ -109,7 +109,6 @@ func (still) Stop() bool                                      { return true }
 type life struct {
 	acked   int
 	session uint64
-	known   map[int]bool
 }
 
 // live opens the group and proposes reservations, each of which tells its number,

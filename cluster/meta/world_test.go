@@ -38,10 +38,9 @@ type world struct {
 }
 
 type event struct {
-	at   time.Duration
-	seq  int
-	f    func()
-	dead *bool
+	at  time.Duration
+	seq int
+	f   func()
 }
 
 type events []*event
