@@ -217,7 +217,6 @@ type Effect struct {
 	Cause   Cause             // Closed
 	Solo    bool              // Witness
 	All     bool              // SendCut
-	Last    bool              // unused; goes when replica follows
 	Member  placement.Member  // Send, SendRange, SendCut, DropMarks, Propose
 	Members placement.Members // Mark, SendRange
 	Bucket  placement.Bucket  // SendRange, SendCut, StoreCut, SealCut
