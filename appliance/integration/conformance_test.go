@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -24,7 +25,21 @@ import (
 // not pass is listed with its reason in target/testdata/libiscsi-skips.txt.
 func TestConformance(t *testing.T) {
 	need(t, "iscsi-test-cu", "libiscsi-bin")
-	n := startNode(t, "")
+	conformance(t, startNode(t, ""))
+}
+
+// TestConformanceOfFour runs it against two nodes of four, on mirrored disks.
+func TestConformanceOfFour(t *testing.T) {
+	need(t, "iscsi-test-cu", "libiscsi-bin")
+	d := startCluster(t, t.TempDir(), "--size", "64MiB")
+	conformance(t, &node{dir: filepath.Join(d.dir, "n2"), portals: [2]string{d.portal(2), d.portal(3)}})
+}
+
+func conformance(t *testing.T, n *node) {
+	before, err := n.client().Status(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
 	tests, exceptions := listTests(t), readExceptions(t)
 	if len(tests) < 230 {
 		t.Errorf("iscsi-test-cu lists %d tests, want at least 230", len(tests))
@@ -51,7 +66,7 @@ func TestConformance(t *testing.T) {
 	close(queue)
 	workers.Wait()
 	st, err := n.client().Status(context.Background())
-	if err != nil || st.State != "ok" || st.Incarnation != 1 {
+	if err != nil || st.State != "ok" || st.Incarnation != before.Incarnation {
 		t.Errorf("the node afterwards: %v, %+v", err, st)
 	}
 }
