@@ -93,7 +93,7 @@ func (g *Group) command(cmd *metapb.Command) {
 func (g *Group) situation() *situation {
 	l := &g.leader
 	return &situation{state: g.view, now: g.now(), over: g.over, live: g.live, complaints: l.complaints, stable: g.stableSince,
-		complain: g.cfg.Times.Complain, command: g.cfg.Times.Command}
+		command: g.cfg.Times.Command}
 }
 
 // stableSince is when the leader first saw a link with its present version.

@@ -21,9 +21,8 @@ type situation struct {
 	over, live func(placement.Server) bool
 	complaints []complaint
 	// stable says since when a link has had its present version.
-	stable   func(placement.LinkID) time.Duration
-	complain time.Duration // Times.Complain
-	command  time.Duration // Times.Command
+	stable  func(placement.LinkID) time.Duration
+	command time.Duration // Times.Command
 }
 
 // complaint is a head's word that it can't replicate to another member, or a

@@ -20,7 +20,7 @@ import (
 //
 // Servers are "live" (have a lease), "over" (surely have none), or neither.
 func situationOf(t *testing.T, s *State, live, over []placement.Server, complaints ...complaint) *situation {
-	return &situation{state: s, now: time.Hour, complaints: complaints, complain: 2 * time.Second, command: 4 * time.Second,
+	return &situation{state: s, now: time.Hour, complaints: complaints, command: 4 * time.Second,
 		live:   func(id placement.Server) bool { return slices.Contains(live, id) },
 		over:   func(id placement.Server) bool { return slices.Contains(over, id) },
 		stable: func(placement.LinkID) time.Duration { return 0 }}
