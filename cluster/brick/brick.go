@@ -218,6 +218,7 @@ func (b *Brick) Close() error {
 	if e := b.journal.Close(); !failed {
 		err = errors.Join(err, e)
 	}
+	b.pending.letGo()
 	return errors.Join(err, b.pmap.close(), b.closeFiles())
 }
 

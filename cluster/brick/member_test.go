@@ -107,6 +107,28 @@ func TestCut(t *testing.T) {
 	}
 }
 
+// TestCloseInDoubt: a brick that is closed with records in doubt gives their memory
+// back, and has them when it is opened again.
+func TestCloseInDoubt(t *testing.T) {
+	g := startMember(t, 3)
+	k := placement.Key{Family: 1, Node: 1, Chunk: 9}
+	o := g.put(t, k, 0xff, placement.Stamp{Ver: 1, Seq: 1}, false)
+	g.put(t, placement.Key{Family: 1, Node: 1, Chunk: 10}, placement.Full, placement.Stamp{Ver: 1, Seq: 1}, false)
+	if err := g.b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g.o.Cache.DropFamily(1)
+	if n := g.o.Pool.Stats().InUse; n != 0 {
+		t.Errorf("%d bytes are still lent", n)
+	}
+	b, rec, err := Open(g.o)
+	if err != nil || len(rec.Prepared) != 2 || rec.Prepared[0].Stamp() != o.stamp {
+		t.Fatalf("opened again: %+v, %v", rec, err)
+	}
+	g.b = b
+	b.Kill()
+}
+
 // TestConflict: a record in doubt conflicts, from Append until it is committed or
 // abandoned, with its blocks and no others, at its node and for those below it.
 func TestConflict(t *testing.T) {

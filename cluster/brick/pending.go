@@ -255,3 +255,20 @@ func (x *pending) drop(p *pend) {
 		p.buf = nil
 	}
 }
+
+// letGo gives back the buffers of whatever is still on its way, records in doubt
+// above all: the brick is closed.
+func (x *pending) letGo() {
+	for i := range x.shards {
+		s := &x.shards[i]
+		s.mu.Lock()
+		for _, c := range s.chunks {
+			for _, list := range []*pend{c.open, c.newest} {
+				for p := list; p != nil; p = p.older {
+					x.drop(p)
+				}
+			}
+		}
+		s.mu.Unlock()
+	}
+}
