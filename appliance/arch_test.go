@@ -83,6 +83,7 @@ var walls = []struct{ from, to, reason string }{
 // of: their events bring time, randomness and data.
 var purity = map[string][]string{
 	"placement":    {"net", "os", "time", "math/rand", "math/rand/v2", "crypto/rand", "sync"},
+	"cluster/link": {"net", "os", "math/rand", "math/rand/v2", "crypto/rand", "sync"},
 	"target/login": {"net", "os", "time", "math/rand", "math/rand/v2", "crypto/rand", "sync"},
 	"target/scsi":  {"net", "os", "math/rand", "math/rand/v2", "sync"},
 }
