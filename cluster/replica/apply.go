@@ -92,7 +92,7 @@ func (s *Server) sit(v *linkView) {
 			l.peer(placement.Member(m), true)
 		}
 	}
-	if s.lease.until != 0 {
+	if l.leased = s.lease.until; l.leased != 0 {
 		l.step(&link.Event{Kind: link.EventLease, Until: s.lease.until, Index: s.lease.index})
 	}
 	l.unlock()
@@ -120,6 +120,7 @@ func (s *Server) SetLease(until time.Duration, index uint64) {
 	s.mu.Unlock()
 	for _, l := range s.all() {
 		l.lock()
+		l.leased = until
 		l.step(&link.Event{Kind: link.EventLease, Until: until, Index: index})
 		l.unlock()
 	}

@@ -29,6 +29,8 @@ type history struct {
 
 	ops   map[placement.OpID]uint64 // position, of the entries up to known; nil: nobody asked lately
 	known uint64
+
+	told map[placement.OpID]time.Duration // until when they count: what others had committed before this member was let in
 }
 
 // past is a committed record.
@@ -36,7 +38,8 @@ type past struct {
 	stamp  placement.Stamp
 	op     placement.OpID
 	key    placement.Key
-	before uint64 // position of the bucket's entry before, +1; 0: none
+	before uint64        // position of the bucket's entry before, +1; 0: none
+	at     time.Duration // when it was committed; 0: before this process
 	mask   placement.Mask
 	bucket placement.Bucket
 }
@@ -49,8 +52,13 @@ const (
 	historyMin = 1 << 10
 	historyMax = 1 << 18
 
-	// resultsFor is how long an operation that was cancelled is remembered.
+	// resultsFor is how long operations are remembered at least, if there is room:
+	// no coordinator sends one again after that (R13).
 	resultsFor = 10 * time.Second
+
+	// opsMax is how many of a bucket's latest operations a member is told of that
+	// is let in.
+	opsMax = 4096
 )
 
 func (h *history) init() {
@@ -65,8 +73,8 @@ func (h *history) begin(b placement.Bucket, s placement.Stamp) { h.floor[b] = s 
 
 // add remembers a record that has just been committed. Those of a bucket come in
 // the order of their stamps.
-func (h *history) add(r *brick.Record) {
-	h.put(past{stamp: r.Stamp(), op: r.Op, key: r.Key, mask: r.Mask, bucket: r.Bucket})
+func (h *history) add(r *brick.Record, now time.Duration) {
+	h.put(past{stamp: r.Stamp(), op: r.Op, key: r.Key, mask: r.Mask, bucket: r.Bucket, at: now})
 }
 
 func (h *history) put(p past) {
@@ -107,6 +115,9 @@ func (h *history) forget() {
 
 // did reports whether the operation is known to have taken effect.
 func (h *history) did(id placement.OpID) bool {
+	if _, ok := h.told[id]; ok {
+		return true
+	}
 	if h.ops == nil {
 		h.ops, h.known = make(map[placement.OpID]uint64), h.first
 	}
@@ -138,4 +149,36 @@ func (h *history) since(b placement.Bucket, prev, last placement.Stamp, f func(*
 		f(h.at(back[i]))
 	}
 	return true
+}
+
+// lately calls f for the operations of a bucket that may be sent again, latest
+// first.
+func (h *history) lately(b placement.Bucket, now time.Duration, f func(placement.OpID)) {
+	n := 0
+	for at := h.last[b]; at > h.first && n < opsMax; n++ {
+		e := h.at(at - 1)
+		if e.at != 0 && now-e.at > resultsFor {
+			return
+		}
+		f(e.op)
+		at = e.before
+	}
+}
+
+// tell remembers an operation that took effect before this member was let in.
+func (h *history) tell(id placement.OpID, now time.Duration) {
+	if h.told == nil {
+		h.told = map[placement.OpID]time.Duration{}
+	}
+	if len(h.told) >= historyMax {
+		for old, until := range h.told {
+			if until < now {
+				delete(h.told, old)
+			}
+		}
+		if len(h.told) >= historyMax {
+			return
+		}
+	}
+	h.told[id] = now + resultsFor
 }

@@ -25,6 +25,7 @@ type loader struct {
 	rd   brick.ReadOp
 	then func(*task)
 
+	gate *gate             // that was open when the read began; nil: the machine was asked
 	ver  uint64            // under which MayRead said yes
 	head bool              // this server was head then
 	lack placement.Mask    // still to be had from elsewhere
@@ -40,14 +41,37 @@ func (x *loader) init(t *task) {
 func (x *loader) reset() {
 	x.rd.Bufs.Release()
 	x.forget()
-	x.rd.Lineage, x.rd.Err, x.then = nil, nil, nil
+	x.rd.Lineage, x.rd.Err, x.then, x.gate = nil, nil, nil, nil
 }
 
 // start reads count blocks from first on and calls then with the blocks in
 // rd.Bufs, unless it has refused the task.
 func (x *loader) start(first, count int, then func(*task)) {
 	x.rd.First, x.rd.Count, x.then = first, count, then
+	if x.t.op.Kind == Read && x.enter() {
+		x.issue()
+		return
+	}
 	x.again()
+}
+
+// enter begins a read without the mutex, if the gate is open.
+func (x *loader) enter() bool {
+	t := x.t
+	g := t.l.gate.Load()
+	if g == nil || g.ver < t.ver || !g.head && t.s.c.Store.Conflict(t.op.Key.Family, t.d.lineage, t.op.Key.Chunk, x.mask()) {
+		return false
+	}
+	x.gate, x.ver, x.head = g, g.ver, g.head
+	return true
+}
+
+// issue asks the brick.
+func (x *loader) issue() {
+	t := x.t
+	x.rd.Family, x.rd.Lineage, x.rd.Chunk = t.op.Key.Family, t.d.lineage, t.op.Key.Chunk
+	t.s.load.begin()
+	t.s.c.Store.Read(&x.rd)
 }
 
 func (x *loader) mask() placement.Mask { return placement.Span(x.rd.First, x.rd.Count) }
@@ -64,10 +88,7 @@ func (x *loader) again() {
 	t.l.unlock()
 	switch st {
 	case wire.OK:
-		op := t.op
-		x.rd.Family, x.rd.Lineage, x.rd.Chunk = op.Key.Family, t.d.lineage, op.Key.Chunk
-		t.s.load.begin()
-		t.s.c.Store.Read(&x.rd)
+		x.issue()
 	case admitted: // parked
 	case done:
 		t.refuse(wire.OK)
@@ -213,14 +234,25 @@ func (x *loader) forget() {
 	x.lack, x.left = 0, 0
 }
 
+// still reports whether what was read may be used. A gate that is open under the
+// same version as before has been open all the time: what closes it, a lapse too,
+// ends with a new version.
+func (x *loader) still(now time.Duration) bool {
+	l := x.t.l
+	if g := x.gate; g != nil {
+		x.gate = nil
+		n := l.gate.Load()
+		return n != nil && n.ver == g.ver && now < n.until
+	}
+	l.lock()
+	defer l.unlock()
+	return !l.closed && l.m.StillMayRead(x.ver, now)
+}
+
 // finish gives the task what was read, if it may be used still (R5).
 func (x *loader) finish() {
 	t := x.t
-	now := t.s.now()
-	t.l.lock()
-	ok := t.l.m.StillMayRead(x.ver, now)
-	t.l.unlock()
-	if !ok {
+	if !x.still(t.s.now()) {
 		x.rd.Bufs.Release()
 		x.again()
 		return

@@ -18,6 +18,7 @@ import (
 //	Want                 Want; Committed is Prev
 //	Ack, Summary, Opened, Rejoin under their names; Index is Session
 //	Committed, Ask       LinkControl with a Code of their own
+//	-                    LinkControl: operations of a bucket, before a Cut (R12)
 //
 // First and Last are two bits of Code.
 const (
@@ -25,6 +26,7 @@ const (
 	codeLast      = 1 << 1
 	codeCommitted = 1 << 2
 	codeAsk       = 1 << 3
+	codeOps       = 1 << 4
 )
 
 var wireKinds = [...]wire.Kind{

@@ -125,6 +125,10 @@ func (l *seat) member(s placement.Server) (placement.Member, bool) {
 
 // told gives the machine a message.
 func (l *seat) told(from placement.Member, m *wire.Message) {
+	if m.Kind == wire.LinkControl && m.Code == codeOps {
+		l.learnOps(m)
+		return
+	}
 	var msg link.Msg
 	l.lock()
 	if m.Kind == wire.Ack {

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"encoding/binary"
 	"slices"
 
 	"petal/cluster/brick"
@@ -142,6 +143,7 @@ func (l *seat) sendMarks(e *link.Effect, marks []brick.Mark) bool {
 	l.lock()
 	defer l.unlock()
 	msg := link.Msg{Kind: link.MsgCut, Ver: e.Ver, Bucket: e.Bucket, Stamp: e.Stamp, Prev: e.Common, Session: e.Session}
+	l.sendOps(e)
 	for first := true; first || len(marks) > 0; first = false {
 		n := min(len(marks), marksMax)
 		part := marks[:n]
@@ -157,6 +159,38 @@ func (l *seat) sendMarks(e *link.Effect, marks []brick.Mark) bool {
 		}
 	}
 	return true
+}
+
+// sendOps tells a member that is let in which operations of a bucket have taken
+// effect lately, so that it knows them again if it is head when they are resent
+// (R12). The mutex is held.
+func (l *seat) sendOps(e *link.Effect) {
+	m := &l.msg
+	*m = wire.Message{Kind: wire.LinkControl, Link: l.id, Ver: e.Ver, Bucket: e.Bucket, Code: codeOps, Data: m.Data[:0]}
+	l.body = l.body[:0]
+	l.past.lately(e.Bucket, l.s.now(), func(id placement.OpID) {
+		le := binary.LittleEndian
+		l.body = le.AppendUint32(le.AppendUint32(l.body, id.Coordinator), id.Incarnation)
+		l.body = le.AppendUint64(l.body, id.Number)
+	})
+	if m.Body = l.body; len(l.body) > 0 {
+		l.post1(e.Member, m)
+	}
+}
+
+const opSize = 16
+
+// learnOps takes what sendOps sent.
+func (l *seat) learnOps(m *wire.Message) {
+	l.lock()
+	defer l.unlock()
+	if m.Ver != l.ver || len(m.Body) > opsMax*opSize {
+		return
+	}
+	le, now := binary.LittleEndian, l.s.now()
+	for b := m.Body; len(b) >= opSize; b = b[opSize:] {
+		l.past.tell(placement.OpID{Coordinator: le.Uint32(b), Incarnation: le.Uint32(b[4:]), Number: le.Uint64(b[8:])}, now)
+	}
 }
 
 // cut takes a part of what this server lacks of a bucket.

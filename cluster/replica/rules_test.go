@@ -62,6 +62,28 @@ func TestResendAfterRestartIsKnown(t *testing.T) {
 	w.want(w.nodes[0], c, 0, b)
 }
 
+// TestResendIsKnownToWhoWasLetIn: the operation is carried out while a member is
+// out, which then comes back and takes over.
+func TestResendIsKnownToWhoWasLetIn(t *testing.T) {
+	w := newWorld(t, 1, 2, placement.Mirror)
+	w.opened()
+	c := w.chunkOf(0, 0)
+	a, b := pattern(1, 4096), pattern(2, 4096)
+	w.nodes[1].stop(true)
+	w.exclude(2)
+	w.opened()
+	x := w.write(w.nodes[0], c, 0, a)
+	w.ok(x)
+	w.nodes[1].start()
+	w.healed()
+	w.nodes[0].stop(true)
+	w.exclude(1)
+	w.opened()
+	w.ok(w.write(w.nodes[1], c, 0, b))
+	w.ok(w.again(w.nodes[1], x, a))
+	w.want(w.nodes[1], c, 0, b)
+}
+
 // TestCompareAndWriteOnce: a resent compare-and-write that had been carried out
 // must not miscompare against itself.
 func TestCompareAndWriteOnce(t *testing.T) {

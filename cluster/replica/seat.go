@@ -27,6 +27,8 @@ type seat struct {
 	self    placement.Member
 
 	verNow, headNow atomic.Uint64 // version and head, for who does not hold the mutex
+	gate            atomic.Pointer[gate]
+	leased          time.Duration // until when, as the server was told; under the mutex
 
 	mu         sync.Mutex
 	m          *link.Machine
@@ -55,7 +57,8 @@ type seat struct {
 	tail       []link.Record // to be discarded after the present step
 	cutMarks   []brick.Mark  // of the message in hand
 
-	closed bool // nothing is decided any more
+	now    time.Duration // of the present step
+	closed bool          // nothing is decided any more
 
 	tickAt time.Duration // when tick comes; 0: never
 	tick   times.Timer
@@ -180,6 +183,7 @@ func (l *seat) stepAt(ev *link.Event, now time.Duration) {
 	if l.closed {
 		return
 	}
+	l.now = now
 	out := l.m.Step(ev, now)
 	for i := range out {
 		l.do(&out[i])
@@ -188,7 +192,38 @@ func (l *seat) stepAt(ev *link.Event, now time.Duration) {
 		l.void(l.tail)
 		l.tail = l.tail[:0]
 	}
+	l.swing(ev)
 	l.arm(now)
+}
+
+// gate lets reads in without the mutex (R4, R5): under its version nothing
+// changes by which the machine would answer otherwise, up to until.
+type gate struct {
+	ver   uint64
+	until time.Duration // of the lease
+	head  bool
+}
+
+// swing opens and closes the gate as the machine has it. The mutex is held.
+func (l *seat) swing(ev *link.Event) {
+	g := l.gate.Load()
+	if l.closed || l.m.State() != link.Open {
+		if g != nil {
+			l.gate.Store(nil)
+		}
+		return
+	}
+	if g != nil && g.ver == l.ver && ev.Kind != link.EventLease && ev.Kind != link.EventConfig {
+		return
+	}
+	n := &gate{ver: l.ver, until: l.leased, head: l.m.Head()}
+	if g != nil && g.ver == n.ver && g.until >= n.until {
+		return
+	}
+	if !l.m.StillMayRead(l.ver, n.until-1) {
+		return // the grant does not count yet (R5): the one before it goes on
+	}
+	l.gate.Store(n)
 }
 
 // do carries out an effect.
@@ -309,7 +344,7 @@ func (l *seat) commit(r link.Record) {
 	if !t.shown {
 		l.s.c.Store.Commit(t.rec)
 	}
-	l.past.add(t.rec)
+	l.past.add(t.rec, l.now)
 	l.over.push(t)
 	l.settled(t)
 	l.stirred = true

@@ -71,6 +71,7 @@ func (l *seat) close() {
 	l.dropFetches()
 	l.stirred = true
 	l.closed = true
+	l.gate.Store(nil)
 	if l.tick != nil {
 		l.tick.Stop()
 	}
