@@ -82,6 +82,10 @@ func (n *node) conform(t *testing.T, disk, name, want string) {
 	switch {
 	case name == "GetLBAStatus.UnmapSingle":
 		disk = disk4Kn
+	case strings.HasPrefix(name, "MultipathIO.CompareAndWrite"):
+		// It clears 256 blocks and compares 257.
+		disk = strings.ToLower(strings.ReplaceAll(name, ".", "-"))
+		n.createDisk(t, disk, 1<<30)
 	case name == "iSCSITMF.LUNResetSimpleAsync":
 		pattern, count = "iSCSITMF", "2" // it needs a variable that the test before it sets
 	}
