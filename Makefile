@@ -38,7 +38,7 @@ unit: ## unit tests, with the dear invariants checked
 
 race: ## unit tests of what runs concurrently, under the race detector
 	@command -v cc >/dev/null || { echo "SKIPPED: the race detector needs a C compiler (apt install gcc libc6-dev)" >&2; exit 0; }; \
-	CGO_ENABLED=1 go test -race -short $$(go list $(RACE) | grep -v -e appliance/integration -e appliance/benchtab -e target/peers)
+	CGO_ENABLED=1 go test -race -short $$(go list $(RACE) | grep -v -e appliance/integration -e appliance/benchtab -e target/peers -e cluster/sim -e cluster/explore)
 
 integration: build ## bin/petal as real processes, with real initiators
 	PETAL_BIN=$(CURDIR)/bin/petal go test -count=1 -timeout 15m -v ./appliance/integration | grep -v -e '^=== ' -e '^    --- PASS'; exit $${PIPESTATUS[0]}
