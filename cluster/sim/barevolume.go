@@ -34,8 +34,6 @@ type bareOp struct {
 	cancels bool
 	ended   bool
 	done    func(p []byte, miscompare int, err error)
-
-	op replica.Op
 }
 
 const retryWait = 20 * time.Millisecond

@@ -215,7 +215,7 @@ func (c *client) again() {
 			a.ret = c.s.history.now()
 		}
 	}
-	if c.rng.IntN(3) == 0 { // the program has lost patience
+	if c.rng.IntN(2) == 0 { // the program has lost patience
 		c.op = nil
 		c.next()
 		return

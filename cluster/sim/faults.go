@@ -73,6 +73,9 @@ func newNemesis(s *Sim, faults Faults) *nemesis {
 		}
 	}
 	n.pace = s.scaled([]time.Duration{400 * time.Millisecond, 1500 * time.Millisecond, 5 * time.Second}[n.rng.IntN(3)])
+	if faults&^(Reset|SlowEdge|SlowDisk|LossyRaft|ClockJump|Rot) == 0 {
+		n.pace /= 10 // nothing that it takes long to come back from
+	}
 	return n
 }
 
@@ -218,7 +221,7 @@ func (n *nemesis) network(k Faults) {
 			}
 		}
 	case SlowEdge:
-		net.edge(a.id, b.id).slow = between(n.rng, time.Millisecond, 600*time.Millisecond)
+		net.edge(a.id, b.id).slow = n.s.scaled(between(n.rng, time.Millisecond, 1500*time.Millisecond))
 	case LossyRaft:
 		net.edge(a.id, b.id).lossy = n.rng.Float64()
 	}

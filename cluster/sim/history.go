@@ -80,17 +80,15 @@ func (h *history) add(block uint64, a *attempt) {
 	h.blocks[block] = append(h.blocks[block], a)
 }
 
-// verdictOf says whether the attempts on a block can be put in one order.
-type linearity struct {
-	block  uint64
-	ok     bool
-	gaveUp bool   // no answer in time
-	text   string // the attempts
+// disorder is a block whose attempts can't be put in one order.
+type disorder struct {
+	block uint64
+	text  string // the attempts
 }
 
 // check looks at all blocks and returns those that are not linearizable, and
 // how many could not be judged in time.
-func (h *history) check(limit time.Duration) (bad []linearity, gaveUp int) {
+func (h *history) check(limit time.Duration) (bad []disorder, gaveUp int) {
 	blocks := make([]uint64, 0, len(h.blocks))
 	for b := range h.blocks {
 		blocks = append(blocks, b)
@@ -100,7 +98,7 @@ func (h *history) check(limit time.Duration) (bad []linearity, gaveUp int) {
 		ops := settle(h.blocks[b])
 		switch porcupine.CheckOperationsTimeout(blockModel, operations(ops), limit) {
 		case porcupine.Illegal:
-			bad = append(bad, linearity{block: b, text: describe(h.blocks[b])})
+			bad = append(bad, disorder{block: b, text: describe(h.blocks[b])})
 		case porcupine.Unknown:
 			gaveUp++
 		}

@@ -8,10 +8,7 @@ import (
 )
 
 // story is a history of one block, told by calls and returns in order.
-type story struct {
-	h   *history
-	all []*attempt
-}
+type story struct{ h *history }
 
 func (s *story) call(k kind, v value, seen ...value) *attempt {
 	a := &attempt{kind: k, v: v, mask: 1, call: s.h.now(), ret: forever}

@@ -58,8 +58,8 @@ type way struct {
 const (
 	queueBytes  = 8 << 20
 	dialEvery   = 20 * time.Millisecond
-	noticeLeast = 150 * time.Millisecond // until a silent connection is given up
-	noticeMost  = 900 * time.Millisecond
+	noticeLeast = 150 * time.Millisecond  // until a silent connection is given up
+	noticeMost  = 2200 * time.Millisecond // what a silent peer is given at most
 )
 
 func newNetwork(e *engine, scale float64) *network {

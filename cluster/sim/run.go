@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"maps"
+	"math/bits"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -79,6 +80,12 @@ func newSim(cfg Config) *Sim {
 	}
 	if s.cfg.Faults == 0 {
 		s.cfg.Faults = some & Benign
+		switch rng.IntN(6) {
+		case 0: // one kind alone
+			s.cfg.Faults = Faults(1) << rng.IntN(bits.Len32(uint32(Benign)))
+		case 1: // a storm
+			s.cfg.Faults = Reset | some&(SlowEdge|SlowDisk|LossyRaft)
+		}
 		if rng.IntN(4) == 0 {
 			s.cfg.Faults |= Rot
 		}

@@ -1,0 +1,123 @@
+package sim
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	mutationFlag = flag.String("mutations", "", "look for these deliberate bugs, names with commas, or all")
+	mutationTime = flag.Duration("mutationtime", 3*time.Minute, "how long to look for each")
+)
+
+// mutation is a deliberate bug: in a file of petal's, old is replaced by new.
+// Some are rules that the link machine knows how to break for package explore.
+type mutation struct {
+	name string
+	rule string // of DESIGN A.1, or section
+	file string // below the module's root
+	old  string // occurs once
+	new  string
+}
+
+// brokenRule is one of the link machine's own.
+func brokenRule(name, rule, fault string) mutation {
+	return mutation{name, rule, "cluster/link/faults.go", "return m.o.Fault&f != 0", "return f == " + fault}
+}
+
+var mutations = []mutation{
+	{"ack-before-members", "R2", "cluster/link/questions.go", "if b.have[k.First()].Before(s.rec.Stamp) {", "if false {"},
+	brokenRule("read-in-doubt", "R4", "FaultReadInDoubt"),
+	brokenRule("no-lease", "R5", "FaultNoLease"),
+	brokenRule("drop-in-doubt", "R7", "FaultDropInDoubt"),
+	brokenRule("any-ver", "R1", "FaultAnyVer"),
+	brokenRule("no-takeover-marks", "R7, R8", "FaultNoTakeoverMarks"),
+	brokenRule("marks-dropped-early", "R9", "FaultDropMarksEarly"),
+	brokenRule("no-hold-while-cut", "R9", "FaultNoHold"),
+	brokenRule("cut-acknowledged-early", "R9", "FaultAckCutEarly"),
+	brokenRule("head-wins", "R10", "FaultHeadWins"),
+	brokenRule("no-exchange", "R10", "FaultNoExchange"),
+	{"no-dedupe", "R12", "cluster/replica/history.go", "	_, ok := h.ops[id]\n	return ok\n", "	return false\n"},
+	{"missing-reads-as-zeros", "R9", "cluster/brick/read.go", "	op.Missing = at.of(elsewhere) & all\n", "	_ = all\n"},
+	{"no-checksum-on-read", "D.5", "cluster/brick/read.go", "if e != nil || crc32.Checksum(data, castagnoli) != p.sum {", "if e != nil {"},
+	{"exclusion-before-the-lease-ends", "R6", "cluster/meta/leader.go", "g.lastHeard(id)+g.cfg.Times.Guard\n", "g.lastHeard(id)+g.cfg.Times.Guard/20\n"},
+}
+
+// TestMutationsApply: each deliberate bug is still one place of the code.
+func TestMutationsApply(t *testing.T) {
+	for _, m := range mutations {
+		if _, err := m.mutate(); err != nil {
+			t.Errorf("%s (%s): %v", m.name, m.rule, err)
+		}
+	}
+}
+
+// mutate returns the file with the bug in it.
+func (m *mutation) mutate() (string, error) {
+	text, err := os.ReadFile(filepath.Join("../..", m.file))
+	if err != nil {
+		return "", err
+	}
+	if n := strings.Count(string(text), m.old); n != 1 {
+		return "", errors.New(m.file + " no longer has this text once: " + m.old)
+	}
+	return strings.Replace(string(text), m.old, m.new, 1), nil
+}
+
+// TestMutations is the test of the test: with -mutations=all each deliberate
+// bug must be found by fresh seeds within -mutationtime.
+func TestMutations(t *testing.T) {
+	for _, m := range mutations {
+		if *mutationFlag != "all" && !strings.Contains(","+*mutationFlag+",", ","+m.name+",") {
+			continue
+		}
+		t.Run(m.name, func(t *testing.T) {
+			bin := m.build(t)
+			began := time.Now()
+			cmd := exec.Command(bin, "-test.run=TestFreshSeeds", "-test.timeout=0", "-simtime="+mutationTime.String())
+			out, err := cmd.CombinedOutput()
+			switch seed := strings.Index(string(out), "seed"); {
+			case err == nil:
+				t.Errorf("%s was not found in %v:\n%s", m.rule, *mutationTime, out)
+			case seed < 0 || !strings.Contains(string(out), "--- FAIL: TestFreshSeeds"):
+				t.Errorf("%s: %v\n%s", m.rule, err, out)
+			default:
+				t.Logf("%s, found after %v: %.300s", m.rule, time.Since(began).Round(time.Second), out[seed:])
+			}
+		})
+	}
+}
+
+// build compiles this package's tests against the mutated file.
+func (m *mutation) build(t *testing.T) string {
+	dir := t.TempDir()
+	text, err := m.mutate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	original, err := filepath.Abs(filepath.Join("../..", m.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mutated, overlay, bin := filepath.Join(dir, "mutated.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test")
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {original: mutated}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{mutated: []byte(text), overlay: replace} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("go", "test", "-c", "-overlay", overlay, "-o", bin, ".").CombinedOutput(); err != nil {
+		t.Fatalf("it does not compile: %v\n%s", err, out)
+	}
+	return bin
+}
