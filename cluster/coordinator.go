@@ -108,7 +108,7 @@ func (l *pieceList) remove(p *piece) {
 
 // counters count what the data path meets.
 type counters struct {
-	remote, redirects, retries, hintMisses, hedges, cancels, expired atomic.Uint64
+	remote, redirects, retries, cancels, expired atomic.Uint64
 }
 
 // newCoordinator returns the coordinator of server self. Until start its

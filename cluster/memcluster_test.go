@@ -24,7 +24,6 @@ import (
 type memCluster struct {
 	t     *testing.T
 	net   *memNet
-	log   func(opt *Options)
 	nodes []*memServer
 }
 
@@ -356,7 +355,12 @@ func TestBackAtOnce(t *testing.T) {
 	c := newMemCluster(t, 4, 1)
 	l := newLoad(c)
 	for range 3 {
-		l.during(func() { l.some(); c.kill(3); c.start(3); c.whole(0); l.some() })
+		l.during(func() { l.some(); c.kill(3); c.start(3); l.some() })
+		for _, w := range l.writers {
+			if w.longest > c.nodes[0].opt.Times.Lease {
+				t.Errorf("a write took %v, as if the server had stayed away", w.longest)
+			}
+		}
 		l.check("it is back")
 	}
 	for _, s := range c.nodes[3].Links() {

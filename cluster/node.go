@@ -45,6 +45,8 @@ type Node struct {
 	state  atomic.Pointer[meta.State]
 	store  atomic.Pointer[storage] // once it is open
 
+	flushing atomic.Int64 // since when the brick has been asked for a flush; 0: it is not
+
 	resizing sync.Mutex // one UpdateDisk at a time; never taken under mu
 	applying sync.Mutex // what the member is told, in one order; taken before mu
 	up       peerTable

@@ -305,8 +305,20 @@ func (n *Node) brickFailed(err error) {
 }
 
 // healthy says whether this server may ask for a lease: one must not outlive the
-// data path (DESIGN A.2).
-func (n *Node) healthy() bool { return true }
+// data path (DESIGN A.2). Each time it asks the brick for a flush, unless the last
+// one is still under way; if that takes twice a lease, the disk stands still.
+func (n *Node) healthy() bool {
+	st, now := n.store.Load(), n.env.Clock.Now()
+	if st == nil {
+		return true
+	}
+	if since := n.flushing.Load(); since != 0 {
+		return now-time.Duration(since) < 2*n.opt.Times.Lease
+	}
+	n.flushing.Store(int64(now))
+	st.brick.Flush(func(error) { n.flushing.Store(0) }) // one that has failed is excluded by its links
+	return true
+}
 
 // sortedLinks yields the marks of a superblock in order.
 func sortedLinks(m map[placement.LinkID]brick.LinkMark) func(func(placement.LinkID, brick.LinkMark) bool) {

@@ -23,9 +23,8 @@ import (
 //	                    v            v
 //	                       ended
 //
-// At any time there is at most one attempt under way, with one server; hedged
-// reads have a second piece. Pieces are pooled; so their func values are made
-// once.
+// At any time there is at most one attempt under way, with one server. Pieces are
+// pooled; so their func values are made once.
 type piece struct {
 	replica.Op
 	v     *Volume
@@ -50,7 +49,6 @@ type piece struct {
 	sent  time.Duration    // a read's last attempt; 0: not measured
 	hint  placement.Server // where to go next; 0: nobody said
 	shun  placement.Server // a read: who could not serve it the last time
-	twin  *piece           // a hedged read's other half
 	slot  int              // a read's place in its command
 	gate  atomic.Int32     // local attempts: see coordinator.local
 	local bool             // replica has the Op
@@ -98,7 +96,7 @@ func (p *piece) free() {
 	p.Bufs.Release()
 	bufs := p.Bufs
 	p.Result = replica.Result{Bufs: bufs}
-	p.Buf, p.v, p.owner, p.next, p.prev, p.twin = nil, nil, nil, nil, nil, nil
+	p.Buf, p.v, p.owner, p.next, p.prev = nil, nil, nil, nil, nil
 	p.Again, p.Lazy, p.Local, p.Age = false, false, false, 0
 	p.held, p.open, p.wasOpen, p.cancelling, p.local, p.place, p.why = false, false, false, false, false, nowhere, nil
 	p.server, p.hint, p.shun, p.began, p.tries, p.due, p.sent = 0, 0, 0, 0, 0, 0, 0

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,17 +23,33 @@ func TestRevocationBarrier(t *testing.T) {
 	for round := range 6 {
 		preempter, writer := round%3, (round+1)%3
 		v := c.volume(writer, "data")
-		var revoked atomic.Bool // as the device server at the writer's node sees it
+		var gate sync.RWMutex // as the device server has one: see lun.Reservations.Watch
+		revoked := false
 		version := c.nodes[preempter].State().Reservation(id).Version
 		r := c.nodes[writer].Reservations(id)
-		r.Watch(func() { revoked.Store(true) })
+		r.Watch(func() {
+			gate.Lock()
+			defer gate.Unlock()
+			revoked = true
+		})
+		hand := func(off uint64, data []byte) (<-chan error, bool) {
+			gate.RLock()
+			defer gate.RUnlock()
+			if revoked {
+				return nil, false
+			}
+			return write(v, off, data, false), true
+		}
 		var wg sync.WaitGroup
 		begun := make(chan struct{})
 		for i := range 8 { // keeps writing for as long as it may
 			wg.Go(func() {
-				for k := uint64(0); !revoked.Load(); k++ {
-					err := <-write(v, uint64(i)*(size/8), pattern(k<<8|uint64(i), size/8), false)
-					if err != nil && !errors.Is(err, ErrBusy) {
+				for k := uint64(0); ; k++ {
+					ch, ok := hand(uint64(i)*(size/8), pattern(k<<8|uint64(i), size/8))
+					if !ok {
+						return
+					}
+					if err := <-ch; err != nil && !errors.Is(err, ErrBusy) {
 						t.Error(err)
 					}
 					if k == 3 && i == 0 {

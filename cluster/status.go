@@ -24,7 +24,7 @@ func (n *Node) Status() Status {
 	cs := n.cache.Stats()
 	st.Cache = CacheStatus{Used: uint64(cs.Bytes), Budget: uint64(cs.Budget), Hits: cs.Hits, Misses: cs.Misses}
 	c := &n.coord.counts
-	st.Path = PathStatus{Remote: c.remote.Load(), Redirects: c.redirects.Load(), Retries: c.retries.Load(), Hedges: c.hedges.Load(), Cancels: c.cancels.Load(), Expired: c.expired.Load()}
+	st.Path = PathStatus{Remote: c.remote.Load(), Redirects: c.redirects.Load(), Retries: c.retries.Load(), Cancels: c.cancels.Load(), Expired: c.expired.Load()}
 	return st
 }
 
@@ -67,7 +67,6 @@ type PathStatus struct {
 	Remote    uint64 // parts of commands sent to other servers
 	Redirects uint64 // sent on to another server by the one that was asked
 	Retries   uint64 // sent again after a while
-	Hedges    uint64 // reads sent to a second copy
 	Cancels   uint64
 	Expired   uint64 // parts whose fate was not known when their time was up
 }
