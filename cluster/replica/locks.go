@@ -55,7 +55,7 @@ func (t *lockTable) shard(k placement.Key) *lockShard {
 func (a *blockLock) conflicts(b *blockLock) bool { return a.mask&b.mask != 0 && a.key == b.key }
 
 // acquire asks for l's blocks. If it returns true they are held; else granted
-// will be called, unless withdraw comes first.
+// will be called.
 func (t *lockTable) acquire(l *blockLock) bool {
 	s := t.shard(l.key)
 	s.mu.Lock()
@@ -88,22 +88,6 @@ func (t *lockTable) release(l *blockLock) {
 	wake := s.remove(l)
 	s.mu.Unlock()
 	grant(wake)
-}
-
-// withdraw takes back a request that is not granted yet. It reports false if it
-// has been, or is being, granted: then it stands.
-func (t *lockTable) withdraw(l *blockLock) bool {
-	s := t.shard(l.key)
-	s.mu.Lock()
-	if !l.waiting {
-		s.mu.Unlock()
-		return false
-	}
-	wake := s.remove(l)
-	l.waiting = false
-	s.mu.Unlock()
-	grant(wake)
-	return true
 }
 
 // remove takes l out of its queue and returns those that need not wait any more.

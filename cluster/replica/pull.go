@@ -18,7 +18,6 @@ type puller struct {
 	list    []brick.Mark
 	flying  int
 	listing bool
-	filled  uint64 // proposed for this ver
 	asleep  bool   // a timer will wake it
 	copied  uint64 // blocks, since the last rejoin
 	left    uint64

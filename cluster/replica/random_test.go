@@ -24,7 +24,6 @@ type coordinator struct {
 	op    *try
 	to    *node
 	sends int
-	since time.Duration
 	done  func(st wire.Status, data []byte)
 	dead  bool
 }
