@@ -9,17 +9,16 @@ import (
 
 // State is where a member stands with its link.
 //
-//	         in sync                                  not in sync
-//	Idle ----------------> Settling <---------------. ------------> Leaving <--.
-//	                          |   ^                 |                  |       |
-//	    all taken is durable, |   | a new ver       | let in again     | tail  | a new ver, or
-//	    the witness written   v   |                 |        discarded v       | the head asks again
-//	                       Opening|               Out <--------------- Out ----'
-//	     the union is durable |   |
-//	         everywhere (R10) v   |
-//	                        Open -'   lease over, fenced or brick failed: from
-//	                          |       Settling, Opening and Open to Closed, and
-//	                        Closed    from there only by a new ver
+//	        in sync                               out of sync
+//	Idle ------------> Settling <---------.  ,-----------------> Leaving <---.
+//	                      |  ^            |  |                      |        |
+//	 all taken is durable,|  | a new ver  | let in again   all taken|        | a new ver, or the
+//	 the witness written  v  |            |               is durable v        | head asks again
+//	                    Opening           '------------------------ Out -----'
+//	 the union is durable |
+//	 everywhere (R10)     v
+//	                     Open      lease over, fenced or brick failed: from Settling,
+//	                               Opening and Open to Closed, from there only by a new ver
 type State uint8
 
 const (
@@ -92,6 +91,7 @@ type Machine struct {
 	used  int
 
 	notes   []placement.Bucket // whose commits the others are to be told
+	checks  int                // under the tag invariants: how often
 	entries []Entry            // memory of the lists in out
 	out     []Effect
 }

@@ -140,6 +140,21 @@ func (m *Machine) tick(now time.Duration) {
 	}
 }
 
+// waitsFor answers whether this head needs something of a member that it has
+// not got.
+func (m *Machine) waitsFor(who placement.Member) (waits bool) {
+	switch {
+	case !m.up.Has(who):
+		return true
+	case m.state == Open:
+		return m.wait[who].records > 0
+	case !m.open.got.Has(who):
+		return true
+	}
+	m.each(func(_ placement.Bucket, b *bucket) { waits = waits || b.have[who].Before(m.target(b)) })
+	return waits
+}
+
 // tickHead complains of members in sync that are not heard of (DESIGN A.2), and
 // looks after who is being let in.
 func (m *Machine) tickHead(now time.Duration) {
@@ -148,8 +163,7 @@ func (m *Machine) tickHead(now time.Duration) {
 	}
 	for k := m.others(); k != 0; k = k.Without(k.First()) {
 		w := &m.wait[k.First()]
-		waits := m.state == Opening || w.records > 0 || !m.up.Has(k.First())
-		if waits && now-w.since >= m.o.Complain {
+		if now-w.since >= m.o.Complain && m.waitsFor(k.First()) {
 			m.propose(ProposeComplain, k.First())
 			w.since = now
 		}
