@@ -129,6 +129,73 @@ func TestCloseInDoubt(t *testing.T) {
 	b.Kill()
 }
 
+// TestDropMarks: marks go by the version under which they were made: a drop that
+// comes late leaves those that have been made since, in the journal and at home.
+func TestDropMarks(t *testing.T) {
+	g := startMember(t, 3)
+	bucket := placement.BucketOf(1, 9)
+	excluded := func(c placement.Chunk, ver uint64) {
+		t.Helper()
+		k := placement.Key{Family: 1, Node: 1, Chunk: c}
+		o := g.enter(&memberOp{typ: typeWrite, key: k, mask: 3, stamp: placement.Stamp{Ver: ver, Seq: 1}, excl: 2})
+		o.r = g.record(o)
+		if err := g.b.Append(o.r); err != nil {
+			t.Fatal(err)
+		}
+		g.settleDone()
+		g.b.Commit(o.r)
+	}
+	check := func(when string, want ...placement.Chunk) {
+		t.Helper()
+		marks, err := g.b.Marks(memberLink, 1, bucket, placement.Key{}, make([]Mark, 0, 8))
+		var got []placement.Chunk
+		for _, m := range marks {
+			got = append(got, m.Key.Chunk)
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: marks of chunks %v, want %v (%v)", when, got, want, err)
+		}
+		if n := g.b.MarkCount(memberLink, 1); n < int64(len(want)) {
+			t.Errorf("%s: %d marks counted", when, n)
+		}
+	}
+	home := func() {
+		t.Helper()
+		for range 3 {
+			g.b.StepDestage(0)
+		}
+		if err := g.b.StepFlushMap(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	excluded(9, 1)
+	excluded(placement.Buckets+9, 3)
+	home()
+	excluded(2*placement.Buckets+9, 1)
+	excluded(3*placement.Buckets+9, 3)
+	check("before", 9, placement.Buckets+9, 2*placement.Buckets+9, 3*placement.Buckets+9)
+	over := false
+	g.b.DropMarks(memberLink, 1, 2, func(err error) { over = err == nil })
+	g.settleDone()
+	if !over {
+		t.Fatal("it does not end")
+	}
+	want := []placement.Chunk{placement.Buckets + 9, 3*placement.Buckets + 9}
+	check("at once", want...)
+	g.again(t)
+	check("after a crash", want...)
+	for _, r := range g.recovery.Prepared {
+		g.b.Commit(r)
+	}
+	home()
+	check("at home", want...)
+	g.again(t)
+	check("at home, after a crash", want...)
+	if n := g.b.MarkCount(memberLink, 1); n != 2 {
+		t.Errorf("%d marks counted", n)
+	}
+}
+
 // TestConflict: a record in doubt conflicts, from Append until it is committed or
 // abandoned, with its blocks and no others, at its node and for those below it.
 func TestConflict(t *testing.T) {
