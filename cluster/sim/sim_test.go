@@ -14,7 +14,7 @@ import (
 var (
 	seedFlag  = flag.Uint64("seed", 0, "replay this seed, with a trace to -trace")
 	traceFlag = flag.String("trace", "", "file for the trace of -seed; - is the standard output")
-	timeFlag  = flag.Duration("simtime", 3*time.Second, "real time to spend on fresh seeds")
+	timeFlag  = flag.Duration("simtime", 0, "real time to spend on fresh seeds; 0: three runs of known ones")
 	faultFlag = flag.String("faults", "", "names of the faults, with commas; default: by the seed")
 	firstFlag = flag.Uint64("first", 0, "first of the fresh seeds; 0: by the calendar")
 )
@@ -52,16 +52,19 @@ func chosen(t *testing.T) (f Faults) {
 	return f
 }
 
-// TestFreshSeeds runs seeds that nobody has run before.
+// TestFreshSeeds runs seeds that nobody has run before, if it is given the time.
 func TestFreshSeeds(t *testing.T) {
-	first := *firstFlag
-	if first == 0 {
+	first, least := *firstFlag, 0
+	switch {
+	case *timeFlag == 0:
+		first, least = max(first, 1), 3
+	case first == 0:
 		first = uint64(time.Now().UnixMicro())
 	}
 	t.Logf("first seed %d", first)
 	var total Report
 	runs := 0
-	for began := time.Now(); time.Since(began) < *timeFlag && !t.Failed(); runs++ {
+	for began := time.Now(); (runs < least || time.Since(began) < *timeFlag) && !t.Failed(); runs++ {
 		r := Run(Config{Seed: first + uint64(runs), Faults: chosen(t)})
 		if len(r.Failures) > 0 {
 			tellRun(t, r)
