@@ -24,7 +24,9 @@ import (
 //
 // A copy that has come home is named in the map until everything before it has,
 // too: replay does what is beyond the applied mark once more, which must not put
-// it over records that came after it and are not done once more.
+// it over records that came after it and are not done once more. If something of
+// its chunk that came before it is done again, though, so is the copy: then all
+// that came after it are, too.
 //
 //	'c' | LSN of the copy u64, big-endian -> nothing
 //

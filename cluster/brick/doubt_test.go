@@ -46,6 +46,45 @@ func TestCarriedHome(t *testing.T) {
 	}
 }
 
+// TestCarriedHomeAgain: the same, but what came before it is done again: then it
+// is as well.
+func TestCarriedHomeAgain(t *testing.T) {
+	g := startMember(t, 3)
+	k := placement.Key{Family: 1, Node: 1, Chunk: 7}
+	z := g.put(t, placement.Key{Family: 1, Node: 1, Chunk: 9}, 1, placement.Stamp{Ver: 1, Seq: 1}, false) // holds the mark back
+	first := g.put(t, k, 1, placement.Stamp{Ver: 1, Seq: 1}, true)
+	p := g.put(t, k, 1, placement.Stamp{Ver: 1, Seq: 2}, false)
+	z.r.p.stays = true
+	for i := uint64(1); ; i++ {
+		g.put(t, placement.Key{Family: 1, Node: 1, Chunk: 8}, 0xff, placement.Stamp{Ver: 1, Seq: i}, true)
+		if used, capacity := g.b.JournalFill(); used > capacity/2 {
+			break
+		}
+	}
+	g.b.carry()
+	g.settleDone()
+	if p.r.p.LSN() == p.r.p.turn() {
+		t.Fatal("the record was not carried")
+	}
+	p.committed = true
+	g.b.Commit(p.r)
+	g.clock = g.clock.Add(time.Hour)
+	for g.b.StepDestage(0) {
+	}
+	if err := g.b.StepFlushMap(); err != nil {
+		t.Fatal(err)
+	}
+	if applied, err := g.b.pmap.applied(); err != nil || applied >= first.r.LSN {
+		t.Fatalf("the mark is at %d: %v", applied, err)
+	}
+	for range 2 {
+		g.again(t)
+		if err := g.verify(k); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestAbandonedAbove: an extent-write that was acknowledged outlives records in
 // doubt that cover all of it, when those are abandoned.
 func TestAbandonedAbove(t *testing.T) {

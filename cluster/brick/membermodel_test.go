@@ -29,7 +29,7 @@ type memberRig struct {
 }
 
 type memberStats struct {
-	prepared, abandoned, committed, fills, filled, missing, marks, torn, repairs, cuts int
+	prepared, abandoned, committed, fills, missing, torn, repairs int
 }
 
 var memberLink = LinkID{GMap: 3, Position: 1}

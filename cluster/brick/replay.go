@@ -173,6 +173,20 @@ func (b *Brick) knowCommitted(log []logged, watermark journal.LSN) {
 			r.committed = !greatest[bucketID{h.Link, h.Bucket}].Before(s)
 		}
 	}
+	// What the map has is done once more all the same if something before it is.
+	again := map[placement.Key]bool{}
+	for i := range log {
+		r := &log[i]
+		if r.moved || aborted[r.ord] || r.head.Mask == 0 {
+			continue
+		}
+		if r.home && r.head.Origin != 0 && again[r.head.Key] {
+			r.home = false
+		}
+		if !r.home {
+			again[r.head.Key] = true
+		}
+	}
 }
 
 // inPlace puts records that were carried forward where those were that they stand
