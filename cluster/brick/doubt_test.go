@@ -85,6 +85,25 @@ func TestCarriedHomeAgain(t *testing.T) {
 	}
 }
 
+// TestAbandonedStays: a record whose abort is on its way is not carried forward: the
+// copy would outlive the abort.
+func TestAbandonedStays(t *testing.T) {
+	g := startMember(t, 3)
+	p := g.put(t, placement.Key{Family: 1, Node: 1, Chunk: 7}, 1, placement.Stamp{Ver: 1, Seq: 1}, false)
+	for i := uint64(1); ; i++ {
+		g.put(t, placement.Key{Family: 1, Node: 1, Chunk: 8}, 0xff, placement.Stamp{Ver: 1, Seq: i}, true)
+		if used, capacity := g.b.JournalFill(); used > capacity/2 {
+			break
+		}
+	}
+	g.b.Abandon(p.r, func(error) {})
+	g.b.carry()
+	g.settleDone()
+	if n := g.b.Stats().Carried; n != 0 {
+		t.Errorf("%d records were carried", n)
+	}
+}
+
 // TestAbandonedAbove: an extent-write that was acknowledged outlives records in
 // doubt that cover all of it, when those are abandoned.
 func TestAbandonedAbove(t *testing.T) {

@@ -268,11 +268,10 @@ func TestDiscard(t *testing.T) {
 	for i := range 6 {
 		n := i % 2
 		seq[n]++
-		o := g.put(t, at(placement.Chunk(n+placement.Buckets*(i/4))), []placement.Mask{placement.Full, 0x30, 0xc000}[i/2], placement.Stamp{Ver: 1, Seq: seq[n]}, true)
+		g.put(t, at(placement.Chunk(n+placement.Buckets*(i/4))), []placement.Mask{placement.Full, 0x30, 0xc000}[i/2], placement.Stamp{Ver: 1, Seq: seq[n]}, true)
 		if i == 3 {
 			g.b.StepDestage(0)
 		}
-		_ = o
 	}
 	g.b.AddMarks(memberLink, 2, []Mark{{gone, at(0), 1}}, func(error) {})
 	g.b.AddMissing(memberLink, gone, []Mark{{gone, at(0), 1}}, placement.Stamp{}, func(error) {})
