@@ -213,8 +213,8 @@ func clusterProblems(s *meta.State, c api.Cluster) (out []string) {
 	if !c.Lease {
 		out = append(out, "no lease: this node serves no disks until the cluster gives it one")
 	}
-	if data := s.DataServers(); len(data) == 2 && len(c.Voters) == 2 {
-		out = append(out, fmt.Sprintf("%s and %s have the only two votes: the loss of either stops both; add a witness (`petal witness`) or a third node", data[0].Name, data[1].Name))
+	if len(s.Servers()) == 2 {
+		out = append(out, fmt.Sprintf("two nodes and no third vote: the loss of %s stops both; add a witness (`petal witness`) or a third node", strings.Join(c.Voters, " or of ")))
 	}
 	return out
 }

@@ -31,7 +31,9 @@ func runJoin(c *call, witness bool) error {
 	if err != nil {
 		return err
 	}
-	conf.Cluster.Witness = conf.Cluster.Witness || witness
+	if witness {
+		conf.MakeWitness()
+	}
 	token, err := c.token()
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ cluster.witness = true.`,
 			if err != nil {
 				return err
 			}
-			conf.Cluster.Witness = true
+			conf.MakeWitness()
 			ctx, cancel := c.untilSignal()
 			defer cancel()
 			return appliance.Run(ctx, conf, c.err)

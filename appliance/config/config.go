@@ -93,6 +93,9 @@ type Cluster struct {
 	Witness   bool   // a vote in the cluster and nothing else
 }
 
+// MakeWitness makes the node one that only votes: without portals and bricks.
+func (c *Config) MakeWitness() { c.Cluster.Witness, c.Portals, c.Bricks = true, nil, nil }
+
 // Address is where other nodes reach this one, or empty.
 func (c Cluster) Address() string {
 	if c.Advertise != "" {
