@@ -43,7 +43,8 @@ type Node struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	state  atomic.Pointer[meta.State]
-	store  atomic.Pointer[storage] // once it is open
+	store  atomic.Pointer[storage]    // once it is open
+	heard  atomic.Pointer[meta.Group] // group, once messages may be taken: the transport is there before
 
 	flushing atomic.Int64 // since when the brick has been asked for a flush; 0: it is not
 
@@ -163,6 +164,7 @@ func (n *Node) openGroup() (err error) {
 	if err != nil {
 		return fmt.Errorf("agreed state: %w", err)
 	}
+	n.heard.Store(n.group)
 	n.group.Watch(n.changed)
 	n.changed(n.group.State())
 	return nil

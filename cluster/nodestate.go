@@ -19,6 +19,10 @@ import (
 // no command of the old value is sent under the new vver.
 func (n *Node) changed(s *meta.State) {
 	n.applying.Lock()
+	if s.Index() < n.State().Index() { // the first one, which OpenWith tells by hand, may come late
+		n.applying.Unlock()
+		return
+	}
 	n.state.Store(s)
 	n.setPeers(peersOf(s, n.self))
 	n.tellReservations(s)
@@ -229,11 +233,13 @@ func (n *Node) Down(peer placement.Server) {
 
 // Receive: see Handler.
 func (n *Node) Receive(from placement.Server, incarnation uint64, m *wire.Message) {
+	group := n.heard.Load()
+	if group == nil {
+		return // raft's are all that can come so early, and it says everything again
+	}
 	switch m.Kind {
 	case wire.Raft:
-		if g := n.group; g != nil {
-			g.Receive(from, append([]byte(nil), m.Body...))
-		}
+		group.Receive(from, append([]byte(nil), m.Body...))
 	case wire.Reply:
 		n.coord.receiveReply(from, m)
 	case wire.CancelReply:
