@@ -25,7 +25,7 @@ func (m *Machine) check() {
 	}
 	held(m.state != Open && m.state != Opening || m.inSync(), "out of sync")
 	held(m.state != Leaving && m.state != Out || !m.inSync(), "in sync")
-	held(!m.join.active || m.state == Open && m.Head() && !m.cfg.InSync.Has(m.join.member), "lets %d in", m.join.member)
+	held(!m.join.active || (m.state == Open || m.state == Closed) && m.Head() && !m.cfg.InSync.Has(m.join.member), "lets %d in", m.join.member)
 	var n counts
 	m.each(func(b placement.Bucket, k *bucket) { m.checkBucket(b, k, &n, held) })
 	held(n == counts{m.used, m.undurable, m.marking, m.discarding, m.storing, m.join.pipeline}, "counted %+v", n)
