@@ -56,6 +56,7 @@ bench: build ## petal beside tgtd and gotgt, alternating; BENCHTIME=10s a job; N
 soak: build ## kill -9 of one node, of any of four and of all, under verified load, and fresh seeds; SOAKTIME=1h for each
 	PETAL_BIN=$(CURDIR)/bin/petal PETAL_SOAK=$(SOAKTIME) go test -count=1 -timeout 0 -v -run 'TestKillUnderLoad|TestKills$$' ./appliance/integration
 	$(MAKE) sim SIMTIME=$(SOAKTIME)
+	PETAL_SOAK=1 go test -count=1 -timeout 0 -v -run TestLarge ./cluster/explore
 
 fuzz: ## every FuzzXxx for FUZZTIME=10m each
 	@packaging/fuzz.sh $(FUZZTIME)
