@@ -147,7 +147,7 @@ func (x *loader) read() {
 	if medium != nil {
 		t.l.repair(placement.Key{Family: t.op.Key.Family, Node: t.op.Key.Node, Chunk: t.op.Key.Chunk}, medium.Blocks)
 	}
-	if !x.head {
+	if !x.head || t.op.Local {
 		t.refuse(wire.Redirect)
 		return
 	}

@@ -149,9 +149,9 @@ func (c *cell) holding(tag byte) []byte {
 // block has one writer at a time; a read must return the last value that was
 // acknowledged, or one under way that no read has gone back behind.
 func TestRandom(t *testing.T) {
-	seeds := uint64(30)
+	seeds := uint64(10)
 	if testing.Short() {
-		seeds = 5
+		seeds = 3
 	}
 	for i := range seeds {
 		seed := i + 1
