@@ -144,7 +144,7 @@ type LinkStatus struct {
 	Missing  uint64        // blocks that are missing here
 	Copied   uint64        // blocks copied to here since the last rejoin
 	Rate     uint64        // bytes per second of the copying at present
-	Joining  int           // buckets of a rejoining member that are not cut yet, -1: none is joining
+	Joining  int           // 1 while this head lets a member in again (R9), else -1
 	Since    time.Duration // of Ver, on the Clock
 }
 

@@ -26,6 +26,9 @@ func (l *seat) status0() LinkStatus {
 		Serving: l.mayServe(now, false) == wire.OK, State: l.m.State().String(), InFlight: l.used,
 		Missing: l.pulls.left, Copied: l.pulls.copied, Rate: l.pulls.rate.last, Joining: -1, Since: l.since,
 	}
+	if l.m.Joining() {
+		st.Joining = 1
+	}
 	for m := range l.servers {
 		if m := placement.Member(m); !l.m.Config().InSync.Has(m) {
 			st.Marks += uint64(max(0, l.s.c.Store.MarkCount(l.id, m)))
