@@ -91,9 +91,10 @@ type Machine struct {
 	used  int
 
 	notes   []placement.Bucket // whose commits the others are to be told
-	checks  int                // under the tag invariants: how often
 	entries []Entry            // memory of the lists in out
 	out     []Effect
+
+	checked
 }
 
 // waiting is what the head waits for from one member.

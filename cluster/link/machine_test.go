@@ -13,7 +13,6 @@ type pair struct {
 	t    *testing.T
 	m    []*Machine
 	now  time.Duration
-	log  []string
 	recs [][]Record // durable wanted
 }
 
