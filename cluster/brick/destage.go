@@ -220,7 +220,9 @@ func (b *Brick) destageBatch(born int64) (n int, err error) {
 }
 
 // chooseChunks fills the batch with the chunks of the oldest ready records, up
-// to the first control record, which it returns.
+// to the first control record, which it returns. All that is ready of a chunk goes
+// together: after a crash the map may have an extent-write already, and what comes
+// before it must not be written home over that and left there.
 func (b *Brick) chooseChunks(born int64) (control *pend) {
 	d := &b.destager
 	seen := map[placement.Key]bool{}
@@ -229,7 +231,10 @@ func (b *Brick) chooseChunks(born int64) (control *pend) {
 	before := journal.LSN(1<<64 - 1)
 	b.order.ready(func(p *pend) bool {
 		if p.typ.control() {
-			control, before = p, p.LSN()
+			control = p
+			if p.typ == typeDiscard { // what comes after it is not its affair
+				before = p.LSN()
+			}
 			return false
 		}
 		if p.born > born || records >= batchRecords || bytes >= batchBytes {
