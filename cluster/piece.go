@@ -37,7 +37,7 @@ type piece struct {
 	// under their lock owns it.
 	place      piecePlace
 	server     placement.Server // who has it, or had it last
-	began      uint32           // coordinator's tick when it was put down first; 0: it never was
+	began      uint32           // coordinator's tick when it was admitted; 0: it never was
 	tries      int
 	open       bool // an attempt has ended without saying that it had no effect
 	wasOpen    bool // before the last attempt
@@ -79,7 +79,7 @@ func (v *Volume) newPiece(owner pieceOwner, kind replica.OpKind, s span) *piece 
 	p, ok := pieces.Get().(*piece)
 	if !ok {
 		p = new(piece)
-		p.lock.granted = func(*blockLock) { p.v.c.send(p) }
+		p.lock.granted = func(*blockLock) { p.granted() }
 		p.Done = func(*replica.Op) { p.answered() }
 	}
 	p.v, p.owner, p.span = v, owner, s
@@ -116,14 +116,26 @@ func (p *piece) start(st *volumeState, lazy bool) {
 	}
 }
 
+// granted goes on when the blocks are held, unless that took too long: what is
+// sent late could land on top of what the initiator has written meanwhile over
+// another path (R13).
+func (p *piece) granted() {
+	if c := p.v.c; !c.expired(p) {
+		c.send(p)
+	}
+}
+
 // startLocked is start for a piece that needs no lock or whose owner has it.
 func (p *piece) startLocked(st *volumeState, lazy bool) {
 	p.admit(st, lazy)
 	p.v.c.send(p)
 }
 
-// admit puts the state of the command's admission into the op.
+// admit puts the state of the command's admission into the op. Its age counts
+// from here. (Whoever waits for a lock waits for a piece that is counted as
+// under way, so ticks go on.)
 func (p *piece) admit(st *volumeState, lazy bool) {
+	p.began = p.v.c.tick.Load()
 	p.Key.Node, p.VVer, p.Lazy = st.node, st.vver, lazy
 	p.ID = p.v.c.opID()
 }

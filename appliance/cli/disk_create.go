@@ -19,7 +19,7 @@ LUN of the target IQN_BASE:NAME, which every initiator may log in to until
 			&cli.StringFlag{Name: "size", Usage: "`SIZE` such as 10GiB (2^30) or 10GB (10^9)"},
 			&cli.IntFlag{Name: "block-size", Usage: "logical block length, 512 or 4096", Value: 512},
 			&cli.BoolFlag{Name: "write-back", Usage: "acknowledge writes before they are durable: faster, but a crash loses what was not flushed"},
-			&cli.StringFlag{Name: "scheme", Usage: "`SCHEME` stripe (one copy), mirror (two) or mirror3, on different nodes", DefaultText: "mirror where there are two nodes"},
+			&cli.StringFlag{Name: "scheme", Usage: "`SCHEME` stripe (one copy) or mirror (two, on different nodes)", DefaultText: "mirror where there are two nodes"},
 			&cli.BoolFlag{Name: "read-only", Usage: "refuse writes"},
 			&cli.StringFlag{Name: "target", Usage: "export it in `IQN`, made if missing"},
 			&cli.IntFlag{Name: "lun", Usage: "as LUN `N`, 0 to 255", DefaultText: "the lowest that was never used", Value: -1},

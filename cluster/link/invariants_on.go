@@ -11,9 +11,6 @@ import (
 // Invariants reports whether the package was built with its dear checks.
 const Invariants = true
 
-// checked is how often check was called.
-type checked struct{ checks int }
-
 // check panics if what holds between events does not. With a rule broken on
 // purpose it holds nothing against it.
 func (m *Machine) check() {

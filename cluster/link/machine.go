@@ -93,8 +93,7 @@ type Machine struct {
 	notes   []placement.Bucket // whose commits the others are to be told
 	entries []Entry            // memory of the lists in out
 	out     []Effect
-
-	checked
+	checks  int // how often check was called
 }
 
 // waiting is what the head waits for from one member.

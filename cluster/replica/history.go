@@ -51,6 +51,9 @@ type past struct {
 const (
 	historyMin = 1 << 10
 	historyMax = 1 << 18
+	// historyLimit bounds it where 10 s have more records than that: 100,000 a
+	// second on one link.
+	historyLimit = 1 << 20
 
 	// resultsFor is how long operations are remembered at least, if there is room:
 	// no coordinator sends one again after that (R13).
@@ -79,7 +82,7 @@ func (h *history) add(r *brick.Record, now time.Duration) {
 
 func (h *history) put(p past) {
 	if h.next-h.first == uint64(len(h.ring)) {
-		h.room()
+		h.room(p.at)
 	}
 	p.before = h.last[p.bucket]
 	*h.at(h.next) = p
@@ -87,10 +90,11 @@ func (h *history) put(p past) {
 	h.last[p.bucket] = h.next
 }
 
-// room makes room for one more.
-func (h *history) room() {
+// room makes room for one more. What may still be sent again is not forgotten
+// for the sake of memory until there is very much of it.
+func (h *history) room(now time.Duration) {
 	n := len(h.ring)
-	if n == historyMax {
+	if n == historyLimit || n >= historyMax && now-h.at(h.first).at > resultsFor {
 		h.forget()
 		return
 	}

@@ -9,14 +9,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"petal/placement"
 )
 
 var (
-	seedFlag  = flag.Uint64("seed", 0, "replay this seed, with a trace to -trace")
-	traceFlag = flag.String("trace", "", "file for the trace of -seed; - is the standard output")
-	timeFlag  = flag.Duration("simtime", 0, "real time to spend on fresh seeds; 0: three runs of known ones")
-	faultFlag = flag.String("faults", "", "names of the faults, with commas; default: by the seed")
-	firstFlag = flag.Uint64("first", 0, "first of the fresh seeds; 0: by the calendar")
+	seedFlag   = flag.Uint64("seed", 0, "replay this seed, with a trace to -trace")
+	traceFlag  = flag.String("trace", "", "file for the trace of -seed; - is the standard output")
+	timeFlag   = flag.Duration("simtime", 0, "real time to spend on fresh seeds; 0: three runs of known ones")
+	schemeFlag = flag.String("scheme", "", "scheme of the disk with -seed; default: by the seed")
+	faultFlag  = flag.String("faults", "", "names of the faults, with commas; default: by the seed")
+	firstFlag  = flag.Uint64("first", 0, "first of the fresh seeds; 0: by the calendar")
 )
 
 // TestSeed replays a seed: make sim SEED=n.
@@ -25,6 +28,13 @@ func TestSeed(t *testing.T) {
 		return // nobody asked
 	}
 	cfg := Config{Seed: *seedFlag, Faults: chosen(t)}
+	if *schemeFlag != "" {
+		scheme, err := placement.ParseScheme(*schemeFlag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Scheme = scheme
+	}
 	switch *traceFlag {
 	case "":
 	case "-":
