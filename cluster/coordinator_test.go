@@ -300,6 +300,35 @@ func TestCommandsAgeEndsIt(t *testing.T) {
 	}
 }
 
+// What waits for the blocks of another command ages meanwhile: it is not sent
+// when that has ended late, for its initiator may have gone on over another path
+// (R13).
+func TestWaitingForALockAges(t *testing.T) {
+	b := newBench(t, placement.Mirror, 2, 3, 4)
+	b.server[2] = func(m *wire.Message) *wire.Message {
+		if m.Kind == wire.Cancel {
+			return status(wire.Canceled)(m)
+		}
+		return nil // the first one is never answered
+	}
+	at := b.chunkAt(2)
+	first := write(b.v, at, pattern(1, 512), false)
+	second := write(b.v, at+512, pattern(2, 512), false) // another sector of the same block
+	b.run(6 * time.Second)
+	if err := result(b, first); !errors.Is(err, ErrBusy) {
+		t.Errorf("the first: %v", err)
+	}
+	if err := result(b, second); !errors.Is(err, ErrBusy) {
+		t.Errorf("the second: %v", err)
+	}
+	if slices.ContainsFunc(b.ops, func(id placement.OpID) bool { return id != b.ops[0] }) {
+		t.Errorf("the second was sent: %v", b.sent)
+	}
+	if b.c.flying.Load() != 0 {
+		t.Errorf("%d pieces are left", b.c.flying.Load())
+	}
+}
+
 // A late answer of an attempt that was given up means nothing to the next one.
 func TestLateAnswers(t *testing.T) {
 	b := newBench(t, placement.Mirror, 2, 3, 4)
