@@ -190,6 +190,10 @@ func (n *Node) openStorage(incarnation uint64, id brick.Identity) (*storage, err
 	if err != nil {
 		return nil, err
 	}
+	if err := n.bearable(rec); err != nil {
+		b.Close()
+		return nil, err
+	}
 	n.opt.Log.Info("brick open", "took", rec.Took, "replayed", rec.Replayed, "verified", rec.Verified, "torn", rec.Torn, "lost", len(rec.Lost),
 		"prepared", len(rec.Prepared), "entries", rec.Entries)
 	if err := b.UpdateSuper(func(s *brick.Super) error { s.Incarnation = uint32(incarnation); return nil }); err != nil {
@@ -214,6 +218,28 @@ func (n *Node) openStorage(incarnation uint64, id brick.Identity) (*storage, err
 		s.replica.SetLease(l.until, l.index)
 	}
 	return s, nil
+}
+
+// bearable says whether the node may serve a brick whose journal has lost
+// acknowledged writes. Those of a bucket that others have in sync come back when
+// its link opens (R10): the brick knows where its knowledge ends. Nobody can give
+// back the others, and to serve what those blocks held before would be silent.
+func (n *Node) bearable(rec *brick.Recovery) error {
+	if len(rec.Lost) == 0 || n.opt.AcceptLoss {
+		return nil
+	}
+	alone := 0
+	for _, g := range rec.Gaps {
+		if n.State().Link(g.Link).InSync.Len() < 2 {
+			alone++
+		}
+	}
+	if rec.LostUnknown == 0 && alone == 0 {
+		n.opt.Log.Warn("the journal has lost writes, all of which other nodes have", "buckets", len(rec.Gaps))
+		return nil
+	}
+	return &meta.Error{Kind: meta.ErrInvalid, Thing: "the brick's journal", Why: fmt.Sprintf("acknowledged writes have rotted before they came home (records %d to %d), and which blocks they were is not known", rec.Lost[0].From, rec.Lost[len(rec.Lost)-1].To),
+		Advice: "where the disks are mirrored, put an empty directory in the brick's place: it is filled from the others (`petal serve --accept-loss` takes it); else restore them from a backup, or `petal serve --accept-loss` serves what those blocks held before"}
 }
 
 // destageEvery is how often a Manual node's brick is brought home: what is at

@@ -69,11 +69,11 @@ func (t *task) compare() {
 	from := int(op.From) % bs
 	old, want, data := mem[from:from+n], op.Buf.Bytes()[:n], op.Buf.Bytes()[n:2*n]
 	if string(old) != string(want) {
-		buf.Release()
 		i := 0
 		for old[i] == want[i] {
 			i++
 		}
+		buf.Release()
 		op.At = op.From + uint32(i)
 		t.refuse(wire.Miscompare)
 		return
