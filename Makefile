@@ -10,6 +10,7 @@ FUZZTIME    ?= 10m
 SOAKTIME    ?= 1h
 BENCHTIME   ?= 10s
 NODES       ?= 1
+SIMFIRST    ?= 0
 SIMTIME     ?= 3m
 RACE        ?= ./journal/... ./cluster/... ./target/... ./appliance/...
 
@@ -28,6 +29,9 @@ bin/petal:
 demo: build ## four nodes with a mirrored disk at iscsi://127.0.0.1:3260/iqn.2026-11.petal:demo/0
 	@bin/petal demo
 
+# The seeds of make test are the same from one run to the next, so that what is red
+# was made so by a change; make sim and make soak take fresh ones.
+test: SIMFIRST = 1000000
 test: deps lint unit race sim integration ## everything that CI runs, under 20 minutes on two cores
 
 deps: ## the Debian packages that the tests use (installs them when root)
@@ -47,7 +51,7 @@ sim: ## whole clusters in one process: fresh seeds for SIMTIME=3m, or one again 
 ifdef SEED
 	go test -count=1 -timeout 0 -v ./cluster/sim -run 'TestSeed$$' -args -seed $(SEED) $(if $(TRACE),-trace $(abspath $(TRACE)))
 else
-	go test -count=1 -timeout 0 -v ./cluster/sim -run TestFreshSeeds -args -simtime $(SIMTIME)
+	go test -count=1 -timeout 0 -v ./cluster/sim -run TestFreshSeeds -args -simtime $(SIMTIME) -first $(SIMFIRST)
 endif
 
 bench: build ## petal beside tgtd and gotgt, alternating; BENCHTIME=10s a job; NODES=4: a cluster, healthy and with a node dead

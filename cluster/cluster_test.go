@@ -21,10 +21,11 @@ type testCluster struct {
 	nodes []*Node // nil: down
 }
 
-// freePort returns an address to listen at.
-func freePort(t *testing.T) string {
+// freePort returns an address for node i to listen at. Each node has an IP
+// address of its own: ports that are only free for now are never the same.
+func freePort(t *testing.T, i int) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.1.%d:0", i+1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +39,7 @@ func newTestCluster(t *testing.T, n int) *testCluster {
 	dir := t.TempDir()
 	for i := range n {
 		name := fmt.Sprintf("n%d", i+1)
-		c.opts = append(c.opts, Options{Dir: filepath.Join(dir, name), Name: name, CacheBytes: 4 << 20, MemoryBytes: 64 << 20, Listen: freePort(t),
+		c.opts = append(c.opts, Options{Dir: filepath.Join(dir, name), Name: name, CacheBytes: 4 << 20, MemoryBytes: 64 << 20, Listen: freePort(t, i),
 			Bricks: []BrickOptions{{Path: filepath.Join(dir, name+"-brick"), Journal: 64 << 20, Capacity: 256 << 20}},
 			brick:  func(o *brick.Options) { o.SegmentBytes = 4 << 20 }})
 	}
