@@ -245,7 +245,7 @@ func (l *seat) sealCut(e *link.Effect) {
 func (l *seat) fail(err error) {
 	l.s.c.Log.Error("the disk fails the link", "link", l.id, "error", err)
 	for _, t := range l.tasks {
-		if t == nil || t.op == nil || t.shown {
+		if t == nil || t.shown || t.op == nil { // in this order: who is shown is answered without the mutex
 			continue
 		}
 		op := t.op
