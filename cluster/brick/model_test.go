@@ -52,7 +52,11 @@ type modelRecord struct {
 
 func newModel() *model { return &model{chunks: map[placement.Key]*modelChunk{}, next: 1} }
 
+// chunk finds the model of a chunk. The power may go in one of Pebble's
+// goroutines, which looks through all of them: hence the lock.
 func (m *model) chunk(k placement.Key) *modelChunk {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	c := m.chunks[k]
 	if c == nil {
 		c = &modelChunk{}
@@ -314,8 +318,8 @@ func (g *rig) append(r *modelRecord) error {
 			g.commitDone()
 		}
 	}
-	m.mu.Lock()
 	c := m.chunk(r.r.Key)
+	m.mu.Lock()
 	c.records = append(c.records, r)
 	m.mu.Unlock()
 	if err := b.Append(r.r); err != nil {
