@@ -163,6 +163,9 @@ func (a *appliance) open() (err error) {
 		return err
 	}
 	opt := nodeOptions(a.conf, a.log)
+	if a.conf.Cluster.Plain {
+		a.log.Warn("cluster.plain: nodes talk without TLS; whoever reaches cluster.listen reads all data and may claim to be a node", "listen", a.conf.Cluster.Listen)
+	}
 	if k := a.conf.Cluster; k.Listen != "" && !k.Plain {
 		a.cut = &cut{}
 		opt.Dial = a.cut.dial

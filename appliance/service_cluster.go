@@ -190,7 +190,7 @@ func (a *appliance) Cut(_ context.Context, on bool) error {
 func (a *appliance) clusterStatus(s *meta.State) api.Cluster {
 	agreed := a.node.Agreement()
 	out := api.Cluster{ID: uuid(s.ClusterID()), Name: s.Name(), Voters: []string{}, Quorum: agreed.Quorum, Lease: a.node.Leased(),
-		Alone: a.conf.Cluster.Listen == "", Release: s.Release()}
+		Alone: a.conf.Cluster.Listen == "", Plain: a.conf.Cluster.Listen != "" && a.conf.Cluster.Plain, Release: s.Release()}
 	if agreed.Leader != 0 {
 		out.Leader = serverName(s, agreed.Leader)
 	}

@@ -13,6 +13,7 @@ type Cluster struct {
 	Quorum  bool     `json:"quorum" doc:"this node has heard from a majority of the voters lately"`
 	Lease   bool     `json:"lease" doc:"this node may serve disks"`
 	Alone   bool     `json:"alone" doc:"no [cluster] listen: no other node can join"`
+	Plain   bool     `json:"plain,omitempty" doc:"this node talks to the others without TLS (cluster.plain)"`
 	Release uint32   `json:"release" doc:"the lowest release among the nodes: what came later is not in use yet"`
 }
 

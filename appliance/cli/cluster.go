@@ -110,9 +110,13 @@ func agreement(c api.Cluster) []string {
 	if !c.Quorum {
 		state = "NO: this node has heard from no majority of the voters; nothing can be changed here, and disks are not served without a lease"
 	}
-	return []string{
+	lines := []string{
 		"quorum", state,
 		"voters", fmt.Sprintf("%s; leader %s", strings.Join(c.Voters, " "), orDash(c.Leader)),
 		"nodes", fmt.Sprintf("%d, %d up", c.Nodes, c.Up),
 	}
+	if c.Plain {
+		lines = append(lines, "TLS", "NONE between nodes (cluster.plain): whoever reaches them reads all data and may claim to be a node")
+	}
+	return lines
 }

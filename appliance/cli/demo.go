@@ -37,7 +37,7 @@ serves until it is interrupted, or runs CMD and exits with its status.
 
 Meanwhile, from another terminal, "petal demo kill 3" kills node 3 and "petal
 demo start 3" starts it again; pause and resume, cut and heal do what they say.
-Nodes talk to each other at 127.0.1.I:PORT, over TLS.
+Nodes talk to each other at 127.0.1.I:PORT, over TLS unless --plain.
 
 CMD finds in its environment: PETAL_URL (as in the ready line), PETAL_PORTALS
 (ADDRESS:PORT of each node, separated by spaces), PETAL_DIR, and PETAL_ADMIN (the
@@ -50,6 +50,7 @@ without --dir everything is removed at the end.`,
 			&cli.IntFlag{Name: "port", Usage: "listen on `PORT`", Value: 3260},
 			&cli.StringFlag{Name: "size", Usage: "`SIZE` of the disk, if it is new", Value: "10GiB"},
 			&cli.StringFlag{Name: "exec", Usage: "run `CMD` with sh, then stop"},
+			&cli.BoolFlag{Name: "plain", Usage: "no TLS between the nodes: what it costs can then be measured; never where others are on the network"},
 			&cli.BoolFlag{Name: "unsupervised", Usage: "do not tell the cluster when a node's process ends: as if its machine had died"},
 			&cli.Float64Flag{Name: "scale", Usage: "stretch the cluster's times by `FACTOR`: for slow machines", Value: 1},
 		},
@@ -183,7 +184,10 @@ func isNode(dir string, i int) bool {
 func (d *demo) start(ctx context.Context, n int) error {
 	fresh := !isNode(d.dir, 1)
 	for i := 1; i <= n; i++ {
-		d.nodes = append(d.nodes, newDemoNode(d.dir, i, d.port, n, d.c.Float64("scale")))
+		d.nodes = append(d.nodes, newDemoNode(d.dir, i, d.port, n, d.c.Float64("scale"), d.c.Bool("plain")))
+	}
+	if d.c.Bool("plain") && n > 1 {
+		d.c.say("WARNING: --plain: the nodes talk to each other without TLS. Whoever reaches their addresses reads all data and may claim to be a node.")
 	}
 	if fresh && n > 1 {
 		if err := d.found(ctx); err != nil {

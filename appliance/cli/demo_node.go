@@ -35,6 +35,7 @@ type demoNode struct {
 	portal    string
 	peers     string  // where other nodes connect to
 	scale     float64 // of the cluster's times
+	plain     bool    // no TLS between nodes
 
 	incarnation uint64 // of the process that we have started
 
@@ -44,9 +45,9 @@ type demoNode struct {
 	exited chan struct{} // closed when the process is gone
 }
 
-func newDemoNode(dir string, index, port, of int, scale float64) *demoNode {
+func newDemoNode(dir string, index, port, of int, scale float64, plain bool) *demoNode {
 	i := strconv.Itoa(index)
-	return &demoNode{index: index, of: of, dir: filepath.Join(dir, "n"+i), scale: scale,
+	return &demoNode{index: index, of: of, dir: filepath.Join(dir, "n"+i), scale: scale, plain: plain,
 		portal: net.JoinHostPort("127.0.0."+i, strconv.Itoa(port)), peers: net.JoinHostPort("127.0.1."+i, strconv.Itoa(port))}
 }
 
@@ -158,11 +159,12 @@ path = %q
 	return fmt.Appendf(text, `journal = "%s"
 [cluster]
 listen = %q
+plain = %v
 [time]
 scale = %v
 [cache]
 size = "%s"
-`, size(config.MinJournal), n.peers, n.scale, size(uint64(max(config.MinCache, config.DefaultCache()/int64(n.of)&^(1<<20-1)))))
+`, size(config.MinJournal), n.peers, n.plain, n.scale, size(uint64(max(config.MinCache, config.DefaultCache()/int64(n.of)&^(1<<20-1)))))
 }
 
 // waitLease waits until the node may serve.

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -146,4 +147,46 @@ func TestDemoSuccessor(t *testing.T) {
 	if err != nil || running(pid) {
 		t.Errorf("the successor %v still runs (%v)", lines, err)
 	}
+}
+
+// TestDemoPlain: --plain does without TLS, says so wherever somebody looks, and
+// a directory made so starts with TLS again without it.
+func TestDemoPlain(t *testing.T) {
+	dir := t.TempDir()
+	d := startCluster(t, dir, "--plain", "--size", "64MiB")
+	if o := d.petal("bench", d.url, "--verify", "--time", "300ms", "--quiet"); o.status != 0 {
+		t.Errorf("bench: status %d\n%s%s", o.status, o.stdout, o.stderr)
+	}
+	if o := d.petal("cluster", "status"); o.status != 0 || !strings.Contains(o.stdout, "NONE between nodes") {
+		t.Errorf("cluster status: status %d\n%s", o.status, o.stdout)
+	}
+	if o := d.petal("demo", "cut", "--dir", dir, "2"); o.status == 0 || !strings.Contains(o.stderr, "TLS") {
+		t.Errorf("demo cut: status %d\n%s", o.status, o.stderr)
+	}
+	if !d.takesPlain(2) {
+		t.Error("node 2 takes no plain greeting")
+	}
+	d.stop()
+	if said := d.stderr.String(); !strings.Contains(said, "WARNING: --plain") || !strings.Contains(d.log(), "level=WARN msg=\"cluster.plain") {
+		t.Errorf("nobody was warned:\n%s\n%s", said, ends(d.log()))
+	}
+	d = startCluster(t, dir)
+	if o := d.petal("cluster", "status"); o.status != 0 || strings.Contains(o.stdout, "TLS") || d.takesPlain(2) {
+		t.Errorf("without --plain: status %d\n%s", o.status, o.stdout)
+	}
+}
+
+// takesPlain reports whether a node waits for more when somebody begins to talk
+// to it without TLS; with TLS it hangs up at the first byte.
+func (d *demo) takesPlain(node int) bool {
+	d.t.Helper()
+	c, err := net.Dial("tcp", fmt.Sprintf("127.0.1.%d:%d", node, d.port))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer c.Close()
+	c.Write([]byte("P"))
+	c.SetReadDeadline(time.Now().Add(time.Second))
+	_, err = c.Read(make([]byte, 1))
+	return errors.Is(err, os.ErrDeadlineExceeded)
 }
