@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"petal/appliance/api"
+	"petal/appliance/config"
 )
 
 // What the demo makes. Tests outside are driven through these names.
@@ -47,7 +49,7 @@ without --dir everything is removed at the end.`,
 		flags: []cli.Flag{
 			&cli.IntFlag{Name: "nodes", Usage: "`N` nodes, 1 to 64", DefaultText: "those that DIR has, else 4", Value: 4},
 			&cli.StringFlag{Name: "dir", Usage: "keep everything in `DIR`", DefaultText: "a temporary directory"},
-			&cli.IntFlag{Name: "port", Usage: "listen on `PORT`", Value: 3260},
+			&cli.IntFlag{Name: "port", Usage: "listen on `PORT`", DefaultText: "that of DIR, else 3260", Value: 3260},
 			&cli.StringFlag{Name: "size", Usage: "`SIZE` of the disk, if it is new", Value: "10GiB"},
 			&cli.StringFlag{Name: "exec", Usage: "run `CMD` with sh, then stop"},
 			&cli.BoolFlag{Name: "plain", Usage: "no TLS between the nodes: what it costs can then be measured; never where others are on the network"},
@@ -114,7 +116,7 @@ type demo struct {
 }
 
 func newDemo(c *call) (*demo, error) {
-	d := &demo{c: c, port: c.Int("port")}
+	d := &demo{c: c}
 	var err error
 	if dir := c.String("dir"); dir != "" {
 		if d.dir, err = filepath.Abs(dir); err == nil {
@@ -132,7 +134,34 @@ func newDemo(c *call) (*demo, error) {
 		d.lock.Close()
 		return nil, hinted{fmt.Errorf("directory %s: another petal demo uses it", d.dir), "stop that one, or choose another --dir"}
 	}
+	if err == nil {
+		d.port, err = d.choosePort()
+	}
 	return d, err
+}
+
+// choosePort is the port to listen on. The nodes of a cluster that is kept have
+// told each other their addresses, and would not find each other at new ones.
+func (d *demo) choosePort() (int, error) {
+	asked := d.c.Int("port")
+	if !isNode(d.dir, 1) {
+		return asked, nil
+	}
+	conf, err := config.Load(filepath.Join(d.dir, "n1", "petal.toml"))
+	if err != nil {
+		return 0, err
+	}
+	_, text, _ := net.SplitHostPort(conf.Portals[0].Listen)
+	kept, err := strconv.Atoi(text)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("portal %q in %s", conf.Portals[0].Listen, d.dir)
+	case !d.c.IsSet("port"):
+		return kept, nil
+	case asked != kept && isNode(d.dir, 2):
+		return 0, usageError{fmt.Sprintf("petal demo: --port %d: the nodes in %s know each other at port %d", asked, d.dir, kept), "leave --port out, or choose another --dir"}
+	}
+	return asked, nil
 }
 
 // report tells the cluster, as a supervisor does, that a node's process has

@@ -170,9 +170,13 @@ func TestDemoPlain(t *testing.T) {
 	if said := d.stderr.String(); !strings.Contains(said, "WARNING: --plain") || !strings.Contains(d.log(), "level=WARN msg=\"cluster.plain") {
 		t.Errorf("nobody was warned:\n%s\n%s", said, ends(d.log()))
 	}
+	if o := d.petal("demo", "--dir", dir, "--port", strconv.Itoa(d.port%65535+1)); o.status != 2 || !strings.Contains(o.stderr, "know each other") {
+		t.Errorf("on another port: status %d\n%s", o.status, o.stderr)
+	}
 	d = startCluster(t, dir)
-	if o := d.petal("cluster", "status"); o.status != 0 || strings.Contains(o.stdout, "TLS") || d.takesPlain(2) {
-		t.Errorf("without --plain: status %d\n%s", o.status, o.stdout)
+	d.awaitHealthy()
+	if o := d.petal("cluster", "status"); strings.Contains(o.stdout, "TLS") || d.takesPlain(2) {
+		t.Errorf("without --plain:\n%s", o.stdout)
 	}
 }
 

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"petal/appliance/api"
+	"petal/target/initiator"
 )
 
 var binary string // bin/petal
@@ -141,8 +142,11 @@ func startDemo(t *testing.T, dir string, args ...string) *demo {
 	if !slices.Contains(args, "--nodes") {
 		args = append([]string{"--nodes", "1"}, args...)
 	}
-	d := &demo{t: t, dir: dir, port: freePort(t), stderr: &bytes.Buffer{}, ended: make(chan struct{})}
-	d.cmd = command(t, binary, append([]string{"demo", "--dir", dir, "--port", strconv.Itoa(d.port)}, args...)...)
+	d := &demo{t: t, dir: dir, stderr: &bytes.Buffer{}, ended: make(chan struct{})}
+	if _, err := os.Stat(filepath.Join(dir, "n2")); err != nil { // nodes of a cluster keep their addresses
+		args = append(args, "--port", strconv.Itoa(freePort(t)))
+	}
+	d.cmd = command(t, binary, append([]string{"demo", "--dir", dir}, args...)...)
 	d.cmd.Stderr = d.stderr
 	stdout, err := d.cmd.StdoutPipe()
 	if err != nil {
@@ -165,6 +169,14 @@ func startDemo(t *testing.T, dir string, args ...string) *demo {
 		t.Fatalf("petal demo: %q, %s\n%s\n%s", lines.Text(), d.cmd.ProcessState, d.stderr, d.log())
 	}
 	d.url = url
+	at, err := initiator.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(at.Host)
+	if d.port, err = strconv.Atoi(port); err != nil {
+		t.Fatal(err)
+	}
 	return d
 }
 
