@@ -74,7 +74,7 @@ func (c *coordinator) mapped(r *route, key placement.Key, last placement.Chunk, 
 	}
 	q := &ask{id: id, to: to, done: done}
 	c.asked.add(q)
-	if !c.net.Send(to, &wire.Message{Kind: wire.Mapped, Op: id, Link: r.link, Ver: r.Ver, Key: key, Index: uint64(last)}) {
+	if c.lapsed.Load() || !c.net.Send(to, &wire.Message{Kind: wire.Mapped, Op: id, Link: r.link, Ver: r.Ver, Key: key, Index: uint64(last)}) {
 		c.answer(id, to, nil, false, wire.NotReady)
 	}
 }

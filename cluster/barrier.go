@@ -125,7 +125,7 @@ func (b *barrier) round() {
 	}
 	n := b.n
 	age := n.env.Clock.Now() - b.since
-	if n.ctx.Err() != nil || age >= n.opt.Times.Barrier {
+	if n.ctx.Err() != nil || n.coord.lapsed.Load() || age >= n.opt.Times.Barrier {
 		b.end(ErrBarrier)
 		return
 	}
@@ -211,6 +211,16 @@ func (bs *barriers) wake() {
 		for _, srv := range b.check() {
 			b.ask(srv)
 		}
+	}
+}
+
+// lapse ends all barriers: who waits for them is not answered by this node.
+func (bs *barriers) lapse() {
+	bs.mu.Lock()
+	list := slices.Clone(bs.list)
+	bs.mu.Unlock()
+	for _, b := range list {
+		b.end(ErrBarrier)
 	}
 }
 

@@ -44,6 +44,7 @@ type coordinator struct {
 	net   sender // nil: this node is alone
 
 	here        atomic.Pointer[here]
+	lapsed      atomic.Bool // the lease has ended: every command ends, too
 	incarnation atomic.Uint32
 	number      atomic.Uint64 // of the last op id
 
@@ -56,7 +57,9 @@ type coordinator struct {
 	waiting pieceList
 	timer   times.Timer
 	timerAt time.Duration
+	closed  bool
 
+	orphans  orphans
 	copies   copyTable
 	counts   counters
 	messages sync.Pool
@@ -162,13 +165,17 @@ func (c *coordinator) shard(number uint64) *flightShard { return &c.shards[numbe
 // The caller owns the piece and gives it up.
 func (c *coordinator) send(p *piece) {
 	st := p.v.state.Load()
+	if c.lapsed.Load() && !p.orphan {
+		c.letGo(p)
+		return
+	}
 	if !p.cancelling {
 		if err := p.current(st); err != nil {
 			c.abandon(p, err)
 			return
 		}
 	}
-	if p.ID.Incarnation = c.incarnation.Load(); p.ID.Incarnation == 0 {
+	if p.ID.Incarnation = c.incarnation.Load(); p.ID.Incarnation == 0 || !p.cancelling && c.orphans.block(p) {
 		c.wait(p)
 		return
 	}
@@ -295,12 +302,15 @@ var kindOf = [...]wire.Kind{replica.Read: wire.Read, replica.Write: wire.Write, 
 // putDown notes a piece that a server has. From here on it is whoever's finds it.
 func (c *coordinator) putDown(p *piece) {
 	c.count(p)
-	s := c.shard(p.ID.Number)
+	s, orphan := c.shard(p.ID.Number), p.orphan
 	s.mu.Lock()
 	p.place = inFlight
 	s.by[p.ID.Number] = p
 	s.list.push(p)
 	s.mu.Unlock()
+	if !orphan && c.lapsed.Load() {
+		c.letAllGo()
+	}
 }
 
 // takeUp takes a piece out of its shard, which is locked. The caller owns it.

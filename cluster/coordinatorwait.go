@@ -24,11 +24,21 @@ func (c *coordinator) wait(p *piece) {
 	p.due = c.clock.Now() + min(retryMin<<min(p.tries, 10), retryMax)
 	p.tries++
 	c.count(p)
+	orphan := p.orphan
 	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		c.flying.Add(-1)
+		p.end(errLapsed)
+		return
+	}
 	p.place = inWaiting
 	c.waiting.push(p)
 	c.arm(p.due)
 	c.mu.Unlock()
+	if !orphan && c.lapsed.Load() {
+		c.letAllGo()
+	}
 }
 
 // expired ends a piece, or has it cancelled, if its time is up.
@@ -200,19 +210,35 @@ func (c *coordinator) onTick() {
 	}
 }
 
+// cancellation is what is to be said about a piece that a server has.
+type cancellation struct {
+	id    placement.OpID
+	to    placement.Server
+	link  placement.LinkID
+	key   placement.Key
+	local bool
+}
+
+func (p *piece) cancellation() cancellation {
+	return cancellation{p.ID, p.server, p.v.state.Load().routes.of(p.v.family, p.span.chunk).link, p.Key, p.local}
+}
+
+// cancelAt has a server cancel what it has. Whichever answer comes first counts.
+func (c *coordinator) cancelAt(x cancellation) {
+	c.counts.cancels.Add(1)
+	if x.local {
+		c.member().Cancel(x.id, x.key, func(wire.Status, placement.Server) {}) // Done comes, too
+	} else if !c.net.Send(x.to, &wire.Message{Kind: wire.Cancel, Op: x.id, Link: x.link, Key: x.key}) {
+		c.lost(x.id, x.to)
+	}
+}
+
 // sweep ends what has been with a server for too long. A write is cancelled
 // there first; if even that gets no answer, its fate stays open. What a local
 // member has stays with it: the command ends without it.
 func (c *coordinator) sweep() {
 	now := c.tick.Load()
-	type cancel struct {
-		id    placement.OpID
-		to    placement.Server
-		link  placement.LinkID
-		key   placement.Key
-		local bool
-	}
-	var cancels []cancel
+	var cancels []cancellation
 	old := c.takeAll(func(p *piece) bool {
 		age := now - p.began
 		switch {
@@ -222,18 +248,12 @@ func (c *coordinator) sweep() {
 			return true
 		case !p.cancelling:
 			p.cancelling, p.why = true, ErrBusy
-			link := p.v.state.Load().routes.of(p.v.family, p.span.chunk).link
-			cancels = append(cancels, cancel{p.ID, p.server, link, p.Key, p.local})
+			cancels = append(cancels, p.cancellation())
 		}
 		return false
 	})
 	for _, x := range cancels {
-		c.counts.cancels.Add(1)
-		if x.local {
-			c.member().Cancel(x.id, x.key, func(wire.Status, placement.Server) {}) // Done comes, too
-		} else if !c.net.Send(x.to, &wire.Message{Kind: wire.Cancel, Op: x.id, Link: x.link, Key: x.key}) {
-			c.lost(x.id, x.to)
-		}
+		c.cancelAt(x)
 	}
 	for _, p := range old {
 		c.counts.expired.Add(1)

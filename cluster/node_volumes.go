@@ -208,6 +208,9 @@ func (n *Node) release() error {
 	if st != nil {
 		st.replica.Close()
 	}
+	if n.coord != nil {
+		n.coord.shut()
+	}
 	if n.group != nil {
 		err = errors.Join(err, n.group.Close())
 	}

@@ -168,10 +168,15 @@ func (n *Node) tellLease() {
 		return
 	}
 	n.leased = now
+	n.coord.lapsed.Store(!now)
 	told := n.onLease
 	n.mu.Unlock()
 	for _, f := range told {
 		f(now)
+	}
+	if !now {
+		n.coord.letAllGo()
+		n.barriers.lapse()
 	}
 }
 

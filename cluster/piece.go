@@ -42,6 +42,7 @@ type piece struct {
 	open       bool // an attempt has ended without saying that it had no effect
 	wasOpen    bool // before the last attempt
 	cancelling bool
+	orphan     bool          // its command has ended without it: see lapse.go
 	why        error         // of the command, if the cancellation succeeds
 	due        time.Duration // waiting: when to try again
 	next, prev *piece
@@ -98,7 +99,7 @@ func (p *piece) free() {
 	p.Result = replica.Result{Bufs: bufs}
 	p.Buf, p.v, p.owner, p.next, p.prev = nil, nil, nil, nil, nil
 	p.Again, p.Lazy, p.Local, p.Age = false, false, false, 0
-	p.held, p.open, p.wasOpen, p.cancelling, p.local, p.place, p.why = false, false, false, false, false, nowhere, nil
+	p.held, p.open, p.wasOpen, p.cancelling, p.orphan, p.local, p.place, p.why = false, false, false, false, false, false, nowhere, nil
 	p.server, p.hint, p.shun, p.began, p.tries, p.due, p.sent = 0, 0, 0, 0, 0, 0, 0
 	pieces.Put(p)
 }
@@ -172,6 +173,11 @@ func (p *piece) beyond() bool {
 
 // end ends the piece for its command.
 func (p *piece) end(err error) {
+	if p.orphan {
+		p.fated()
+		p.given()
+		return
+	}
 	p.unlock()
 	p.owner.pieceDone(p, err, false)
 }
@@ -179,9 +185,20 @@ func (p *piece) end(err error) {
 // giveUp ends the command's part in a piece whose Op this node's member still
 // has. When that has ended, too, the piece is free.
 func (p *piece) giveUp(err error) {
+	if p.orphan {
+		p.fated() // the member's end frees it
+		return
+	}
 	p.unlock()
 	p.owner.pieceDone(p, err, true)
 	p.given()
+}
+
+// fated: what becomes of an orphan is known, or as good as that.
+func (p *piece) fated() {
+	if c := p.v.c; c.orphans.remove(p) {
+		c.wake()
+	}
 }
 
 func (p *piece) unlock() {

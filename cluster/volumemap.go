@@ -118,7 +118,7 @@ func (l *look) answered() {
 		slices.SortFunc(l.found, func(a, b replica.MappedChunk) int { return int(min(max(int64(a.Chunk-b.Chunk), -1), 1)) })
 		mapped, run := l.run()
 		l.done(mapped, run, nil)
-	case l.status == wire.Failed && l.routes.only(c.self) || c.clock.Now()-l.since >= c.times.Command*ageMax/ageTicks:
+	case l.status == wire.Failed && l.routes.only(c.self) || c.lapsed.Load() || c.clock.Now()-l.since >= c.times.Command*ageMax/ageTicks:
 		l.done(false, 0, &unreachableError{statusError(l.status)})
 	default: // a head has moved or cannot say now
 		c.clock.AfterFunc(retryMax, l.begin)

@@ -223,7 +223,7 @@ func (z *longZero) found(chunks []replica.MappedChunk, more bool, status wire.St
 func (z *longZero) retry(status wire.Status) {
 	c := z.v.c
 	alone := z.routes.only(c.self)
-	if c.clock.Now()-z.since >= c.times.Command*ageMax/ageTicks || status == wire.Failed && alone {
+	if c.clock.Now()-z.since >= c.times.Command*ageMax/ageTicks || status == wire.Failed && alone || c.lapsed.Load() {
 		z.asking, z.err = false, &unreachableError{statusError(status)}
 		z.mu.Unlock()
 		z.step()

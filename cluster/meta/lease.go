@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"petal/cluster/meta/metapb"
+	"petal/cluster/times"
 	"petal/placement"
 )
 
@@ -32,6 +33,7 @@ type ownLease struct {
 	renewed     time.Duration
 	asked       bool          // renewed is set
 	until       time.Duration // what counts; 0: none
+	end         times.Timer   // of until: a lapse is told at once, not at the next tick
 	granted     time.Duration // until, as far as it was granted; it counts when index is applied
 	index       uint64
 	lapsed      bool // links need new versions before a lease counts again
@@ -98,15 +100,20 @@ func (g *Group) tickLease() {
 	} else {
 		l.offset = off
 	}
-	if l.until > 0 && g.now() >= l.until {
-		g.dropLease()
-	}
+	g.endLease()
 	if l.released && l.gaveUp && g.now()-l.renewed >= g.cfg.Times.Renewal {
 		l.renewed = g.now()
 		g.sendRelease() // the first may have got lost, or nobody led
 	}
 	if !l.asked || g.now()-l.renewed >= g.cfg.Times.Renewal {
 		g.renew()
+	}
+}
+
+// endLease ends the lease if it is over.
+func (g *Group) endLease() {
+	if l := &g.mine; l.until > 0 && g.now() >= l.until {
+		g.dropLease()
 	}
 }
 
@@ -170,6 +177,10 @@ func (g *Group) leaseApplied() {
 		return
 	}
 	l.until = l.granted
+	if l.end != nil {
+		l.end.Stop()
+	}
+	l.end = g.cfg.Clock.AfterFunc(l.until-g.now(), func() { g.enter(g.endLease) })
 	until, index := l.until, l.index
 	g.later(func() {
 		g.lease.Store(&leaseView{until})
@@ -219,6 +230,7 @@ func (g *Group) dropLease() {
 		return
 	}
 	l.until, l.lapsed = 0, true
+	l.end.Stop()
 	g.later(func() {
 		g.lease.Store(nil)
 		if f := g.cfg.OnLease; f != nil {
