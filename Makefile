@@ -10,6 +10,7 @@ FUZZTIME    ?= 10m
 SOAKTIME    ?= 1h
 BENCHTIME   ?= 10s
 NODES       ?= 1
+ONLY        ?=
 SIMFIRST    ?= 0
 SIMTIME     ?= 3m
 RACE        ?= ./journal/... ./cluster/... ./target/... ./appliance/...
@@ -54,8 +55,8 @@ else
 	go test -count=1 -timeout 0 -v ./cluster/sim -run TestFreshSeeds -args -simtime $(SIMTIME) -first $(SIMFIRST)
 endif
 
-bench: build ## petal beside tgtd and gotgt, alternating; BENCHTIME=10s a job; NODES=4: a cluster, healthy and with a node dead
-	go run ./appliance/benchtab -petal bin/petal -time $(BENCHTIME) -nodes $(NODES)
+bench: build ## petal beside tgtd and gotgt, alternating; BENCHTIME=10s a job; NODES=4: a cluster, healthy and with a node dead; ONLY=WORD: pairs with it in their names
+	go run ./appliance/benchtab -petal bin/petal -time $(BENCHTIME) -nodes $(NODES) $(if $(ONLY),-only '$(ONLY)')
 
 soak: build ## kill -9 of one node, of any of four and of all, under verified load, and fresh seeds; SOAKTIME=1h for each
 	PETAL_BIN=$(CURDIR)/bin/petal PETAL_SOAK=$(SOAKTIME) go test -count=1 -timeout 0 -v -run 'TestKillUnderLoad|TestKills$$' ./appliance/integration

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -56,10 +58,100 @@ func TestPairs(t *testing.T) {
 	}
 }
 
-// A CPU budget for a process that is not there leaves no control group behind.
-func TestHoldNobody(t *testing.T) {
-	if _, err := hold(t.TempDir()+"/pid", "petal-bench-nobody", 1); err == nil {
-		t.Error("no error")
+// A CPU budget is made of files of one of two kinds, or is refused with a reason;
+// for a process that is not there no group is left behind.
+func TestHold(t *testing.T) {
+	mounts := map[string]string{
+		"v1":         "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,nosuid,cpu,cpuacct 0 0\n",
+		"hybrid":     "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n",
+		"v2":         "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n",
+		"no control": "cgroup2 /elsewhere cgroup2 rw 0 0\ncgroup /sys/fs/cgroup/cpuset cgroup rw,cpuset 0 0\n",
+		"none":       "proc /proc proc rw 0 0\nshort\n",
+	}
+	for name, want := range map[string]cpuGroups{"v1": {root: "/sys/fs/cgroup/cpu,cpuacct"}, "hybrid": {root: "/sys/fs/cgroup/cpu"}, "v2": {root: "/sys/fs/cgroup", v2: true}} {
+		got, err := findGroups(mounts[name], controllersOf)
+		if err != nil || got != want {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	for _, name := range []string{"no control", "none"} {
+		if _, err := findGroups(mounts[name], controllersOf); err == nil || !strings.Contains(err.Error(), "--only") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	root := t.TempDir()
+	if _, err := (cpuGroups{root: root}).hold(root+"/no pid", "nobody", 1); err == nil {
+		t.Error("no error without a process")
+	}
+	if left, _ := os.ReadDir(root); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	// A plain directory takes the files as a control group would.
+	pid := filepath.Join(t.TempDir(), "pid")
+	if err := os.WriteFile(pid, []byte("4711\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range []cpuGroups{{root: root}, {root: root, v2: true}} {
+		if _, err := g.hold(pid, "some", 0.125); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"some/cpu.cfs_quota_us": "3125", "some/cpu.cfs_period_us": "25000", "some/cpu.max": "3125 25000", "some/cgroup.procs": "4711", "cgroup.subtree_control": "+cpu"} {
+		if got, _ := os.ReadFile(filepath.Join(root, name)); string(got) != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
+
+func controllersOf(root string) string {
+	if root == "/sys/fs/cgroup" {
+		return "cpuset cpu io\n"
+	}
+	return "cpuset io\n"
+}
+
+// Verdicts are drawn from the right jobs, and a figure that is too high is said to
+// be.
+func TestVerdicts(t *testing.T) {
+	job := func(j load.Job, ours, other load.JobOnDisk, ratio float64) load.JobResult {
+		j.Name = j.Describe()
+		return load.JobResult{Job: j, Disks: []load.JobOnDisk{ours, other}, Ratios: []load.RatioToDisk{{IOPS: ratio}}}
+	}
+	write := func(p50, cpu float64) load.JobOnDisk {
+		return load.JobOnDisk{Write: load.Latency{P50: p50}, CPUPerIO: cpu}
+	}
+	standard := &load.Result{Jobs: []load.JobResult{
+		job(load.Job{BlockSize: 4096, Depth: 1}, write(700, 0), write(500, 0), 1),
+		job(load.Job{BlockSize: 4096, Depth: 32}, write(0, 160), write(0, 30), 1),
+		job(load.Job{BlockSize: 4096, Depth: 32, ReadPercent: 100}, write(0, 999), write(0, 30), 1),
+		job(load.Job{BlockSize: 65536, Depth: 32}, write(0, 999), write(0, 30), 1),
+	}}
+	held := &load.Result{Jobs: []load.JobResult{
+		job(load.Job{BlockSize: 4096, Depth: 4, Sessions: 12, ReadPercent: 100}, write(0, 0), write(0, 0), 0.70),
+		job(load.Job{BlockSize: 65536, Depth: 1, Sessions: 12, ReadPercent: 100}, write(0, 0), write(0, 0), 0.60),
+		job(load.Job{BlockSize: 4096, Depth: 4, Sessions: 12}, write(0, 0), write(0, 0), 1),
+	}}
+	for _, c := range []struct {
+		p    pair
+		want []string // beginnings, ends
+	}{
+		{pair{Subject: "petal", Peer: "tgtd", Result: standard}, nil},
+		{pair{Subject: "cluster", Peer: "petal"}, nil},
+		{pair{Subject: "cluster", Peer: "petal", Result: standard}, []string{"latency that the cluster adds", "200 us (wanted 150 us at most): MISSED", "CPU of a 4 KiB write", "with TLS: 160 us (wanted 180 us at most; petal: 30 us): met"}},
+		{pair{Subject: "cluster-plain", Peer: "tgtd", Result: standard}, []string{"CPU of a 4 KiB write", "160 us (wanted 150 us at most; tgtd: 30 us): MISSED"}},
+		{pair{Subject: "cluster-dead", Peer: "cluster", Held: true, Result: held}, []string{
+			"4k random read", "93 % of the ideal 75 % (wanted 85 %): met", "64k random read", "80 % of the ideal 75 % (wanted 85 %): MISSED", "4k random write", "(each write has one copy less to make)"}},
+	} {
+		got := c.p.verdicts(4)
+		if 2*len(got) != len(c.want) {
+			t.Errorf("%s / %s: %q", c.p.Subject, c.p.Peer, got)
+			continue
+		}
+		for i, line := range got {
+			if !strings.HasPrefix(line, c.want[2*i]) || !strings.HasSuffix(line, c.want[2*i+1]) {
+				t.Errorf("%s / %s: %q", c.p.Subject, c.p.Peer, line)
+			}
+		}
 	}
 }
 

@@ -14,7 +14,8 @@
 //	cluster-plain  / petal   the same without TLS between the nodes
 //	cluster        / tgtd
 //	cluster-dead   / cluster one node of N dead, every node held to --cpu: on shared
-//	                         cores a dead node's part would go to the living
+//	                         cores a dead node's part would go to the living.
+//	                         Sessions through all living nodes, as many on each
 //
 // What makes the pairs comparable:
 //
@@ -113,6 +114,7 @@ type pair struct {
 	Held      bool         `json:"held,omitempty"` // each node of both has a CPU budget of its own
 	Notes     []string     `json:"notes,omitempty"`
 	Left      string       `json:"left_out,omitempty"` // why it was not run
+	Verdicts  []string     `json:"verdicts,omitempty"`
 	Result    *load.Result `json:"result,omitempty"`
 }
 
@@ -162,6 +164,9 @@ func run(ctx context.Context, args []string) error {
 	}
 	m := machine(o.dir)
 	list := pairs(o)
+	if len(list) == 0 {
+		return fmt.Errorf("no pair has %q in its name", o.only)
+	}
 	for _, p := range list {
 		if err := p.run(ctx, o); err != nil {
 			if ctx.Err() != nil {
@@ -210,7 +215,11 @@ func (p *pair) run(ctx context.Context, o *options) error {
 	if i, err := os.Stderr.Stat(); err == nil && i.Mode()&os.ModeCharDevice != 0 {
 		c.Progress = os.Stderr
 	}
-	for _, j := range load.StandardJobs() {
+	jobs := load.StandardJobs()
+	if p.Held {
+		jobs = heldJobs(o.nodes)
+	}
+	for _, j := range jobs {
 		// Names are made by Run, from the job; match on the same text.
 		if strings.Contains(j.Describe(), o.jobs) {
 			c.Jobs = append(c.Jobs, j)
@@ -225,6 +234,9 @@ func (p *pair) run(ctx context.Context, o *options) error {
 		}
 		defer s.stop()
 		c.URLs, c.PIDs = append(c.URLs, s.url), append(c.PIDs, s.pid)
+		if p.Held {
+			c.Portals = append(c.Portals, s.portals)
+		}
 		p.Notes = append(p.Notes, s.notes...)
 	}
 	r, err := load.Run(ctx, c)
@@ -232,6 +244,7 @@ func (p *pair) run(ctx context.Context, o *options) error {
 		return err
 	}
 	p.Result = &r
+	p.Verdicts = p.verdicts(o.nodes)
 	for _, d := range r.Disks {
 		if d.WriteCache != p.WriteBack {
 			return fmt.Errorf("%s says WCE=%t, wanted is %t", d.URL, d.WriteCache, p.WriteBack)

@@ -28,13 +28,14 @@ type setting struct {
 
 // server is one that runs.
 type server struct {
-	url   string
-	pid   int // whose CPU time counts, with its descendants
-	notes []string
-	end   syscall.Signal // that ends it
-	cmd   *exec.Cmd
-	done  chan struct{} // closed when it has ended
-	after []func()      // to be called then
+	url     string
+	portals []string // further ones, of a cluster
+	pid     int      // whose CPU time counts, with its descendants
+	notes   []string
+	end     syscall.Signal // that ends it
+	cmd     *exec.Cmd
+	done    chan struct{} // closed when it has ended
+	after   []func()      // to be called then
 }
 
 // startLimit bounds how long a server may take to serve.

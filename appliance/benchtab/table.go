@@ -65,6 +65,9 @@ func writeTables(w io.Writer, o *options, machine []string, list []*pair) error 
 			continue
 		}
 		p.table(&b)
+		if len(p.Verdicts) > 0 {
+			fmt.Fprintf(&b, "\n* %s\n", strings.Join(p.Verdicts, "\n* "))
+		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -82,6 +82,9 @@ type Config struct {
 	// Options are for every session. Run sets Reconnect and OnEvent. With
 	// Options.Portals the sessions share out all portals between them.
 	Options initiator.Options
+	// Portals are, for each URL, further portals of that disk, besides those of
+	// Options.
+	Portals [][]string
 	// Reconnect is for how long after the loss of a connection a session tries
 	// to get a new one; 0: a lost connection ends the run.
 	Reconnect time.Duration
@@ -127,6 +130,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if a := c.AtomicBytes; a != 0 && (a < SectorBytes || a > maxAtomicSectors*SectorBytes || a&(a-1) != 0) {
 		return c, impossible("%d is no power of two from %d to %d", a, SectorBytes, maxAtomicSectors*SectorBytes)
+	}
+	if len(c.Portals) > len(c.URLs) {
+		return c, impossible("portals for %d URLs of %d", len(c.Portals), len(c.URLs))
 	}
 	jobs := make([]Job, len(c.Jobs))
 	for i, j := range c.Jobs {

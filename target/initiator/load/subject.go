@@ -21,6 +21,7 @@ var errShortRead = errors.New("load: READ ended with GOOD and too little data")
 type subject struct {
 	config      *Config
 	url         initiator.URL
+	portals     []string // besides the URL's
 	pid         int
 	lun         uint64
 	blockLength uint64 // bytes
@@ -42,7 +43,10 @@ func open(ctx context.Context, c *Config, index int) (*subject, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &subject{config: c, url: u, lun: initiator.WireLUN(u.LUN)}
+	s := &subject{config: c, url: u, lun: initiator.WireLUN(u.LUN), portals: slices.Clone(c.Options.Portals)}
+	if index < len(c.Portals) {
+		s.portals = append(s.portals, c.Portals[index]...)
+	}
 	if index < len(c.PIDs) {
 		s.pid = c.PIDs[index]
 	}
@@ -123,7 +127,7 @@ func (s *subject) grow(ctx context.Context, n int) error {
 		o := s.config.Options
 		o.Reconnect, o.OnEvent = s.config.Reconnect, s.onEvent
 		u := s.url
-		u.Host, o.Portals = turned(append([]string{u.Host}, o.Portals...), len(s.lanes))
+		u.Host, o.Portals = turned(append([]string{u.Host}, s.portals...), len(s.lanes))
 		session, err := initiator.Dial(ctx, u, o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.url, err)
