@@ -149,7 +149,9 @@ func (b *barrier) ask(srv placement.Server) {
 		return
 	}
 	if s := n.store.Load(); s != nil {
-		s.replica.Barrier(b.family, b.node, b.vver, func(links []replica.LinkVer) { n.barriers.answer(n.self, b.number, b.vver, links) })
+		s.replica.Barrier(replica.BarrierID{Asker: n.self, Number: b.number}, b.family, b.node, b.vver, func(links []replica.LinkVer) {
+			n.barriers.answer(n.self, b.number, placement.Key{Family: b.family, Node: b.node}, b.vver, links)
+		})
 	}
 }
 
@@ -179,11 +181,11 @@ func (b *barrier) complete() {
 }
 
 // answer takes a server's answer.
-func (bs *barriers) answer(from placement.Server, number, vver uint64, links []replica.LinkVer) {
+func (bs *barriers) answer(from placement.Server, number uint64, key placement.Key, vver uint64, links []replica.LinkVer) {
 	bs.mu.Lock()
 	var b *barrier
 	for _, x := range bs.list {
-		if x.number == number && x.vver == vver {
+		if x.number == number && x.vver == vver && x.family == key.Family && x.node == key.Node { // numbers are of one life
 			b = x
 		}
 	}
@@ -229,7 +231,7 @@ func (bs *barriers) lapse() {
 func (bs *barriers) receive(from placement.Server, m *wire.Message) {
 	links, ok := parseLinkVers(m.Body)
 	if ok {
-		bs.answer(from, m.Index, m.VVer, links)
+		bs.answer(from, m.Index, m.Key, m.VVer, links)
 	}
 }
 
@@ -240,7 +242,7 @@ func (n *Node) barrierFor(from placement.Server, m *wire.Message) {
 		return // it asks again
 	}
 	reply := wire.Message{Kind: wire.BarrierDone, Key: m.Key, VVer: m.VVer, Index: m.Index}
-	s.replica.Barrier(m.Key.Family, m.Key.Node, m.VVer, func(links []replica.LinkVer) {
+	s.replica.Barrier(replica.BarrierID{Asker: from, Number: m.Index}, m.Key.Family, m.Key.Node, m.VVer, func(links []replica.LinkVer) {
 		reply.Body = appendLinkVers(nil, links)
 		n.net.Send(from, &reply)
 	})

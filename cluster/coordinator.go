@@ -17,7 +17,6 @@ type member interface {
 	Do(*replica.Op)
 	Cancel(id placement.OpID, key placement.Key, done func(status wire.Status, head placement.Server))
 	Mapped(link placement.LinkID, key placement.Key, last placement.Chunk, most int, done func(found []replica.MappedChunk, more bool, status wire.Status))
-	Barrier(f placement.Family, n placement.Node, vver uint64, done func([]replica.LinkVer))
 	Flush(done func(error))
 	Prefetch(placement.Key)
 }

@@ -325,10 +325,6 @@ func (f *fakeMember) Mapped(_ placement.LinkID, key placement.Key, last placemen
 	done(out, more, status)
 }
 
-func (f *fakeMember) Barrier(_ placement.Family, _ placement.Node, _ uint64, done func([]replica.LinkVer)) {
-	done(nil)
-}
-
 func (f *fakeMember) Flush(done func(error)) {
 	f.mu.Lock()
 	f.lazy = 0

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -11,7 +12,8 @@ import (
 )
 
 // Apply takes a new agreed state. States come in the order of their index, the
-// first not before this process's own start is in it.
+// first not before this process's own start is in it. It, SetLease, Up and Down
+// are called one at a time.
 func (s *Server) Apply(st *meta.State) { s.apply(viewOf(st, s.c.Self)) }
 
 // viewOf takes from the agreed state what concerns a server.
@@ -58,9 +60,13 @@ func (s *Server) apply(v *view) {
 		s.mu.Unlock()
 		return
 	}
+	var fresh []*seat
 	for i := range v.links {
-		s.sit(&v.links[i])
+		if l := s.sit(&v.links[i]); l != nil {
+			fresh = append(fresh, l)
+		}
 	}
+	up, lease := maps.Clone(s.up), s.lease
 	for _, d := range v.disks {
 		d.seats = make([]*seat, len(d.gmap.Ring))
 		for p := range d.seats {
@@ -69,6 +75,9 @@ func (s *Server) apply(v *view) {
 	}
 	s.view.Store(v)
 	s.mu.Unlock()
+	for _, l := range fresh {
+		l.begin(up, lease)
+	}
 	for i := range v.links {
 		s.seat(v.links[i].id).configure(&v.links[i], v.index)
 	}
@@ -76,24 +85,30 @@ func (s *Server) apply(v *view) {
 	s.retryBarriers()
 }
 
-// sit makes the seat of a link that is new. s.mu is held.
-func (s *Server) sit(v *linkView) {
+// sit makes the seat of a link that is new, and returns it. s.mu is held.
+func (s *Server) sit(v *linkView) *seat {
 	if s.seats[v.id] != nil {
-		return
+		return nil
 	}
 	l := newSeat(s, v)
 	l.restore(s.c.Recovery)
 	s.seats[v.id] = l
 	s.order = append(slices.Clone(s.order), l)
 	slices.SortFunc(s.order, func(a, b *seat) int { return compareLinks(a.id, b.id) })
+	return l
+}
+
+// begin tells a new seat what the server knows. s.mu is not held: what a seat
+// does about it may want it.
+func (l *seat) begin(up map[placement.Server]uint64, lease leaseGrant) {
 	l.lock()
 	for m, server := range l.servers {
-		if _, ok := s.up[server]; ok && placement.Member(m) != l.self {
+		if _, ok := up[server]; ok && placement.Member(m) != l.self {
 			l.peer(placement.Member(m), true)
 		}
 	}
-	if l.leased = s.lease.until; l.leased != 0 {
-		l.step(&link.Event{Kind: link.EventLease, Until: s.lease.until, Index: s.lease.index})
+	if l.leased = lease.until; l.leased != 0 {
+		l.step(&link.Event{Kind: link.EventLease, Until: lease.until, Index: lease.index})
 	}
 	l.unlock()
 }
@@ -116,7 +131,7 @@ func (s *Server) all() []*seat {
 // which on that counts (R5); until 0: it has none.
 func (s *Server) SetLease(until time.Duration, index uint64) {
 	s.mu.Lock()
-	s.lease.until, s.lease.index = until, index
+	s.lease = leaseGrant{until, index}
 	s.mu.Unlock()
 	for _, l := range s.all() {
 		l.lock()

@@ -1,6 +1,10 @@
 package replica
 
 import (
+	"slices"
+	"sync/atomic"
+	"time"
+
 	"petal/cluster/link"
 	"petal/placement"
 )
@@ -8,72 +12,132 @@ import (
 // barrier waits until nothing of a virtual disk that was admitted under an older
 // VVer can newly take effect through one seat (DESIGN B).
 type barrier struct {
-	key  diskKey
-	vver uint64
+	q    *inquiry
 	left int // operations admitted under an older one and not committed
-	done func(LinkVer)
 }
+
+// BarrierID names a barrier: who asks, and a number of its own. It is asked for
+// again and again until it is answered.
+type BarrierID struct {
+	Asker  placement.Server
+	Number uint64
+}
+
+// inquiry is a barrier that somebody waits for.
+type inquiry struct {
+	id    BarrierID
+	key   diskKey
+	vver  uint64
+	until time.Duration // then whoever asked has given up
+	done  func([]LinkVer)
+
+	// Under the server's mutex.
+	begun bool // at the seats
+	left  int  // seats that have not answered
+	links []LinkVer
+
+	dead atomic.Bool // forgotten, or answered
+}
+
+// inquiriesMax bounds those that are open at a time: two for each server that a
+// cluster may have. Who is not heard asks again.
+const inquiriesMax = 1024
 
 // Barrier calls done when no operation on the virtual disk at (family, node)
 // that was admitted under a VVer below vver can newly take effect through this
 // server: it refuses them from its Apply of vver on, and those that it had
 // admitted are committed, those of an earlier head too (R10). done gets the
 // links of the disk's gmap that this server is a member of, with the Ver under
-// which that holds. It is called once, without locks; not before vver has been
-// applied here.
-func (s *Server) Barrier(family placement.Family, node placement.Node, vver uint64, done func([]LinkVer)) {
-	key := diskKey{family, node}
+// which that holds. It is called at most once, without locks; not before vver has
+// been applied here. It is not called if the same barrier was asked for before and
+// that one is not answered yet, and after Times.Barrier it is forgotten.
+func (s *Server) Barrier(id BarrierID, family placement.Family, node placement.Node, vver uint64, done func([]LinkVer)) {
+	now := s.now()
+	q := &inquiry{id: id, key: diskKey{family, node}, vver: vver, until: now + s.c.Times.Barrier, done: done}
 	s.mu.Lock()
-	d := s.view.Load().disks[key]
-	if d == nil || d.vver < vver {
-		s.barriers = append(s.barriers, func() { s.Barrier(family, node, vver, done) })
+	s.forgetBarriers(now)
+	known := slices.ContainsFunc(s.barriers, func(x *inquiry) bool { return x.id == q.id && x.key == q.key && x.vver == q.vver })
+	if known || len(s.barriers) >= inquiriesMax || s.closed.Load() {
 		s.mu.Unlock()
 		return
 	}
+	s.barriers = append(s.barriers, q)
+	s.mu.Unlock()
+	s.inquire(q)
+}
+
+// forgetBarriers ends those that nobody waits for any more. s.mu is held.
+func (s *Server) forgetBarriers(now time.Duration) {
+	s.barriers = slices.DeleteFunc(s.barriers, func(q *inquiry) bool {
+		if q.until <= now {
+			q.dead.Store(true)
+		}
+		return q.dead.Load()
+	})
+}
+
+// inquire asks the seats, once the state is here.
+func (s *Server) inquire(q *inquiry) {
+	s.mu.Lock()
+	d := s.view.Load().disks[q.key]
+	if q.begun || d == nil || d.vver < q.vver {
+		s.mu.Unlock()
+		return
+	}
+	q.begun = true
 	var seats []*seat
 	for _, l := range d.seats {
 		if l != nil {
 			seats = append(seats, l)
 		}
 	}
+	q.left = len(seats) + 1
 	s.mu.Unlock()
-	left, out := len(seats), make([]LinkVer, len(seats))
-	if left == 0 {
-		done(nil)
-		return
-	}
-	for i, l := range seats {
+	for _, l := range seats {
 		l.lock()
-		l.barriers = append(l.barriers, &barrier{key: key, vver: vver, done: func(v LinkVer) {
-			s.mu.Lock()
-			out[i] = v
-			left--
-			last := left == 0
-			s.mu.Unlock()
-			if last {
-				done(out)
-			}
-		}})
+		l.barriers = append(slices.DeleteFunc(l.barriers, func(b *barrier) bool { return b.q.dead.Load() }), &barrier{q: q})
 		l.recount()
 		l.checkBarriers()
 		l.unlock()
 	}
+	s.inquired(q, nil)
 }
 
-// retryBarriers looks again at those that waited for a state.
-func (s *Server) retryBarriers() {
+// inquired takes a seat's answer; the last one is the server's.
+func (s *Server) inquired(q *inquiry, v *LinkVer) {
+	now := s.now()
 	s.mu.Lock()
-	fs := s.barriers
-	s.barriers = nil
+	if v != nil {
+		q.links = append(q.links, *v)
+	}
+	q.left--
+	last := q.left == 0 && !q.dead.Load()
+	if last {
+		q.dead.Store(true)
+	}
+	s.forgetBarriers(now)
 	s.mu.Unlock()
-	for _, f := range fs {
-		f()
+	if last {
+		slices.SortFunc(q.links, func(a, b LinkVer) int { return compareLinks(a.Link, b.Link) })
+		q.done(q.links)
+	}
+}
+
+// retryBarriers looks again at those that wait for a state.
+func (s *Server) retryBarriers() {
+	now := s.now()
+	s.mu.Lock()
+	s.forgetBarriers(now)
+	list := slices.Clone(s.barriers)
+	s.mu.Unlock()
+	for _, q := range list {
+		s.inquire(q)
 	}
 }
 
 // holds reports whether the barrier has to wait for a task in flight.
 func (b *barrier) holds(t *task) bool {
-	return t.rec.Key.Family == b.key.family && t.rec.Key.Node == b.key.node && t.vver < b.vver
+	return t.rec.Key.Family == b.q.key.family && t.rec.Key.Node == b.q.key.node && t.vver < b.q.vver
 }
 
 // recount counts anew what the barriers wait for.
@@ -117,7 +181,7 @@ func (l *seat) checkBarriers() {
 			continue
 		}
 		v := LinkVer{l.id, l.ver}
-		l.later = append(l.later, func() { b.done(v) })
+		l.later = append(l.later, func() { l.s.inquired(b.q, &v) })
 	}
 	clear(l.barriers[len(kept):])
 	l.barriers = kept

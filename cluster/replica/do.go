@@ -20,22 +20,25 @@ type Server struct {
 	lazy   lazyMeter
 	closed atomic.Bool
 
-	mu    sync.Mutex // of what follows; taken before a seat's
-	seats map[placement.LinkID]*seat
-	order []*seat                     // by LinkID
-	up    map[placement.Server]uint64 // incarnation of who is up
-	lease struct {
-		until time.Duration
-		index uint64
-	}
-	waiting  []*task  // for a state that they are ahead of
-	barriers []func() // likewise
+	mu       sync.Mutex // of what follows; taken before a seat's
+	seats    map[placement.LinkID]*seat
+	order    []*seat                     // by LinkID
+	up       map[placement.Server]uint64 // incarnation of who is up
+	lease    leaseGrant
+	waiting  []*task    // for a state that they are ahead of
+	barriers []*inquiry // not answered yet
 	watcher  times.Timer
 
 	refused  tombstones
 	fill     throttle
 	damaged  atomic.Uint64 // messages whose data did not match their sums
 	repaired atomic.Uint64 // blocks
+}
+
+// leaseGrant is a lease as this server was told of it (R5).
+type leaseGrant struct {
+	until time.Duration
+	index uint64 // of raft, from which on it counts
 }
 
 // New returns a Server that serves nothing until Apply and SetLease have told

@@ -185,7 +185,7 @@ func TestBarrier(t *testing.T) {
 	w.disks[diskKey1].vver++
 	w.apply()
 	var got []LinkVer
-	n.s.Barrier(testFamily, testNode, 2, func(v []LinkVer) {
+	n.s.Barrier(BarrierID{1, 1}, testFamily, testNode, 2, func(v []LinkVer) {
 		if !x.over {
 			t.Error("the barrier is over before the write")
 		}
