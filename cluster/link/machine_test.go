@@ -14,6 +14,8 @@ type pair struct {
 	m    []*Machine
 	now  time.Duration
 	recs [][]Record // durable wanted
+
+	lossy bool // messages get lost
 }
 
 func newPair(t *testing.T, n int) *pair {
@@ -31,6 +33,9 @@ func (p *pair) step(i int, ev Event) {
 		case EffectWitness:
 			p.step(i, Event{Kind: EventWitnessed, Ver: e.Ver})
 		case EffectSend:
+			if p.lossy {
+				continue
+			}
 			p.deliver(i, int(e.Member), e)
 		}
 	}
