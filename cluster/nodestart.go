@@ -135,7 +135,7 @@ func (n *Node) identify(s *meta.State, cmd *metapb.Start) (id brick.Identity, er
 func (n *Node) brickOptions() brick.Options {
 	b, e := n.opt.Bricks[0], n.env.Bricks[0]
 	o := brick.Options{FS: e.FS, MapFS: e.MapFS, Path: e.Path, Pool: n.pool, Cache: n.cache, JournalBytes: b.Journal, SegmentBytes: b.Segment, CapacityBytes: b.Capacity,
-		AcceptLoss: n.opt.AcceptLoss, HoldPrepared: true, OnFail: n.brickFailed, Manual: n.env.Manual, Now: n.brickClock(), Log: n.opt.Log.With("brick", b.Path)}
+		AcceptLoss: n.opt.AcceptLoss, HoldPrepared: true, OnLost: n.bearable, OnFail: n.brickFailed, Manual: n.env.Manual, Now: n.brickClock(), Log: n.opt.Log.With("brick", b.Path)}
 	if n.opt.brick != nil {
 		n.opt.brick(&o)
 	}
@@ -176,7 +176,6 @@ func (n *Node) serve(incarnation uint64, id brick.Identity) {
 	n.coord.start(incarnation, h)
 	n.group.Serve(incarnation)
 	n.destage()
-	n.renew()
 	n.confirm(incarnation)
 	n.resume()
 }
@@ -190,10 +189,6 @@ func (n *Node) openStorage(incarnation uint64, id brick.Identity) (*storage, err
 	if err != nil {
 		return nil, err
 	}
-	if err := n.bearable(rec); err != nil {
-		b.Close()
-		return nil, err
-	}
 	n.opt.Log.Info("brick open", "took", rec.Took, "replayed", rec.Replayed, "verified", rec.Verified, "torn", rec.Torn, "lost", len(rec.Lost),
 		"prepared", len(rec.Prepared), "entries", rec.Entries)
 	if err := b.UpdateSuper(func(s *brick.Super) error { s.Incarnation = uint32(incarnation); return nil }); err != nil {
@@ -201,7 +196,7 @@ func (n *Node) openStorage(incarnation uint64, id brick.Identity) (*storage, err
 		return nil, err
 	}
 	s := &storage{brick: b}
-	c := replica.Config{Self: n.self, Incarnation: incarnation, Store: b, Recovery: rec, Pool: n.pool, Cache: n.cache, Clock: n.env.Clock, Times: n.opt.Times,
+	c := replica.Config{FillRate: n.opt.ResyncRate, Self: n.self, Incarnation: incarnation, Store: b, Recovery: rec, Pool: n.pool, Cache: n.cache, Clock: n.env.Clock, Times: n.opt.Times,
 		Propose: n.proposeLink, Log: n.opt.Log}
 	if n.net != nil {
 		c.Transport = n.net
@@ -221,11 +216,11 @@ func (n *Node) openStorage(incarnation uint64, id brick.Identity) (*storage, err
 }
 
 // bearable says whether the node may serve a brick whose journal has lost
-// acknowledged writes. Those of a bucket that others have in sync come back when
+// acknowledged writes. It is asked before any of the rest is undone. Those of a bucket that others have in sync come back when
 // its link opens (R10): the brick knows where its knowledge ends. Nobody can give
 // back the others, and to serve what those blocks held before would be silent.
 func (n *Node) bearable(rec *brick.Recovery) error {
-	if len(rec.Lost) == 0 || n.opt.AcceptLoss {
+	if n.opt.AcceptLoss {
 		return nil
 	}
 	alone := 0

@@ -43,6 +43,12 @@ type Options struct {
 	// only member of a link.
 	HoldPrepared bool
 
+	// OnLost is asked, with HoldPrepared, whether a brick may be opened whose
+	// journal has lost acknowledged records: Lost, Gaps and LostUnknown are filled
+	// in. It is asked before Open changes anything on account of that, and an error
+	// is Open's: the brick is then as it was. nil: it may.
+	OnLost func(*Recovery) error
+
 	// AcceptLoss opens the brick even if acknowledged writes have rotted in the
 	// journal beyond recognition: blocks unknown hold what they held before.
 	AcceptLoss bool

@@ -111,6 +111,9 @@ func (b *Brick) lost(applied journal.LSN, ranges []journal.Range, log []logged, 
 	b.o.Log.Error("acknowledged writes are lost: their records have rotted in the journal", "records", count, "ranges", rec.Lost, "accepted", b.o.AcceptLoss)
 	if b.o.HoldPrepared {
 		rec.LostUnknown = max(0, count-b.findGaps(log, x, rec))
+		if ask := b.o.OnLost; ask != nil {
+			return ask(rec)
+		}
 		return nil
 	}
 	if b.o.AcceptLoss {
