@@ -100,7 +100,6 @@ var modules = map[string]string{
 	"github.com/prometheus/client_golang": "metrics",
 	"github.com/urfave/cli/v2":            "command line, completion, manual page",
 	"go.etcd.io/raft/v3":                  "agreement",
-	"golang.org/x/sync":                   "semaphores",
 	"golang.org/x/sys":                    "O_DIRECT, preadv, fallocate",
 	"golang.org/x/time":                   "throttles",
 	"google.golang.org/protobuf":          "the agreed state",

@@ -3,14 +3,13 @@ package brick
 import (
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"golang.org/x/sync/errgroup"
 
 	"petal/cluster/cache"
 	"petal/journal"
+	"petal/journal/vfs"
 	"petal/placement"
 )
 
@@ -41,10 +40,10 @@ type destager struct {
 	kick    chan struct{}
 	batch   []*chunkPlan
 	writes  []homeWrite
-	runs    []homeRun
-	vecs    [homeWriters][][]byte // of the writers
-	marked  journal.LSN           // the applied mark in the map
-	flushed journal.LSN           // the one of the last map flush
+	runs    []vfs.Request
+	parts   [][]byte    // of the runs
+	marked  journal.LSN // the applied mark in the map
+	flushed journal.LSN // the one of the last map flush
 	flushAt time.Time
 	seen    journal.LSN // the journal's next, when vouch last looked
 	value   []byte
@@ -273,9 +272,10 @@ func (b *Brick) writeHome() error {
 		}
 		return 1
 	})
-	runs, dirty := b.homeRuns()
-	if err := b.writeRuns(runs); err != nil {
-		return err
+	dirty := b.homeRuns()
+	defer d.written()
+	if err := vfs.WriteMany(d.runs); err != nil {
+		return fmt.Errorf("brick: write home: %w", err)
 	}
 	for _, f := range dirty {
 		if err := f.plain.Sync(); err != nil {
@@ -285,23 +285,20 @@ func (b *Brick) writeHome() error {
 	return nil
 }
 
-// homeRun is adjacent blocks, written with one request.
-type homeRun struct {
-	file   *dataFile
-	writes []homeWrite
-}
-
-// homeRuns divides the sorted writes into runs, and names the files they go to.
-func (b *Brick) homeRuns() (runs []homeRun, dirty []*dataFile) {
+// homeRuns makes runs of the sorted writes, adjacent blocks that are written with
+// one request, and names the files they go to. The runs do not overlap, so their
+// order does not matter; nothing of them counts before the sync that follows.
+func (b *Brick) homeRuns() (dirty []*dataFile) {
 	d := &b.destager
-	runs = d.runs[:0]
 	for w := d.writes; len(w) > 0; {
 		f := b.alloc.file(w[0].to.extent())
 		n := 1
 		for n < len(w) && n < writePartsMax && w[n].to == w[n-1].to+1 && w[n].to.extent()%extentsPerFile >= w[0].to.extent()%extentsPerFile {
 			n++
 		}
-		runs = append(runs, homeRun{f, w[:n]})
+		first := len(d.parts)
+		d.addParts(w[:n])
+		d.runs = append(d.runs, vfs.Request{File: f.plain, Vec: d.parts[first:len(d.parts):len(d.parts)], Off: int64(w[0].to.offset() % fileBytes)})
 		if len(dirty) == 0 || dirty[len(dirty)-1] != f {
 			dirty = append(dirty, f)
 		}
@@ -309,56 +306,29 @@ func (b *Brick) homeRuns() (runs []homeRun, dirty []*dataFile) {
 		b.stats.homeBlocks.Add(uint64(n))
 		w = w[n:]
 	}
-	d.runs = runs
-	return runs, dirty
+	return dirty
 }
 
-// homeWriters is how many runs are on their way home at a time: random blocks
-// make short runs, and one after another they would take longer than the
-// journal takes to fill again.
-const homeWriters = 8
-
-// writeRuns writes all runs, several at a time unless the brick is Manual. The
-// runs do not overlap, so their order does not matter; nothing of them counts
-// before the sync that follows.
-func (b *Brick) writeRuns(runs []homeRun) error {
-	defer clear(runs)
-	var next atomic.Int64
-	work := func(vec *[][]byte) error {
-		for k := int(next.Add(1)) - 1; k < len(runs); k = int(next.Add(1)) - 1 {
-			if err := runs[k].write(vec); err != nil {
-				return fmt.Errorf("brick: write %s: %w", dataName(runs[k].file.index), err)
-			}
-		}
-		return nil
-	}
-	if b.o.Manual || len(runs) == 1 {
-		return work(&b.destager.vecs[0])
-	}
-	var group errgroup.Group
-	for i := range min(homeWriters, len(runs)) {
-		group.Go(func() error { return work(&b.destager.vecs[i]) })
-	}
-	return group.Wait()
-}
-
-// write writes the run with one request, of which vec is the memory.
-func (r *homeRun) write(vec *[][]byte) error {
-	v := (*vec)[:0]
-	for _, x := range r.writes {
-		if n := len(v); n > 0 {
-			last := v[n-1]
+// addParts adds the memory of a run. What lies together is one part.
+func (d *destager) addParts(run []homeWrite) {
+	first := len(d.parts)
+	for _, x := range run {
+		if n := len(d.parts); n > first {
+			last := d.parts[n-1]
 			if cap(last) >= len(last)+len(x.data) && &last[:len(last)+1][len(last)] == &x.data[0] {
-				v[n-1] = last[:len(last)+len(x.data)]
+				d.parts[n-1] = last[:len(last)+len(x.data)]
 				continue
 			}
 		}
-		v = append(v, x.data)
+		d.parts = append(d.parts, x.data)
 	}
-	_, err := r.file.plain.WriteVec(v, int64(r.writes[0].to.offset()%fileBytes))
-	clear(v)
-	*vec = v
-	return err
+}
+
+// written lets go of the memory of the runs.
+func (d *destager) written() {
+	clear(d.parts)
+	clear(d.runs)
+	d.parts, d.runs = d.parts[:0], d.runs[:0]
 }
 
 // applyBatch enters the batch into the map and takes its records out of the
