@@ -185,7 +185,10 @@ func (n *network) greet(c *conn) {
 	n.e.after(between(n.rng, dialEvery/2, dialEvery*2), nil, nil, func() {
 		a, b := c.ends[0], c.ends[1]
 		if !n.wanted(a, b) {
+			// One has died. Its next process may be up already, and have found this
+			// connection in its way.
 			delete(n.conns, pair(a.self, b.self))
+			n.redial(pair(a.self, b.self))
 			return
 		}
 		if n.edge(a.self, b.self).cut || n.edge(b.self, a.self).cut || a.m.paused() || b.m.paused() {
