@@ -184,7 +184,8 @@ func (a *appliance) open() (err error) {
 func nodeOptions(conf *config.Config, log *slog.Logger) cluster.Options {
 	k := conf.Cluster
 	opt := cluster.Options{Dir: conf.Node.Dir, Name: conf.Node.Name, CacheBytes: conf.Cache, AcceptLoss: conf.AcceptLoss, Log: log, Times: Times(conf.Time),
-		Site: k.Site, Listen: k.Listen, Advertise: k.Address(), Plain: k.Plain, Witness: k.Witness, Portals: announce(conf.Portals)}
+		Site: k.Site, Listen: k.Listen, Advertise: k.Address(), Plain: k.Plain, Witness: k.Witness, Portals: announce(conf.Portals),
+		CertificateLife: k.CertificateLife, ResyncRate: k.ResyncRate}
 	for _, b := range conf.Bricks {
 		opt.Bricks = append(opt.Bricks, cluster.BrickOptions{Path: b.Path, Journal: b.Journal, Capacity: b.Capacity})
 		warnVolatile(b.Path, log)

@@ -177,6 +177,12 @@ func (a *appliance) Events(_ context.Context, after uint64) ([]api.Event, error)
 	return out, nil
 }
 
+func (a *appliance) Throttle(_ context.Context, rate int64) error {
+	a.node.SetResyncRate(rate)
+	a.log.Info("resync rate", "bytes_per_second", rate)
+	return nil
+}
+
 func (a *appliance) Cut(_ context.Context, on bool) error {
 	if a.cut == nil {
 		return &api.Error{Kind: api.Invalid, Message: "this node has no connections to others that could be cut", Advice: "only nodes of a cluster that talk TLS have (not cluster.plain)"}

@@ -60,6 +60,7 @@ func (n *Node) begin(ctx context.Context) error {
 		if a, err = pki.NewAuthority(id.Cluster, n.env.Wall()); err != nil {
 			return err
 		}
+		a.Life = n.opt.CertificateLife
 		key, err := a.KeyPEM()
 		if err != nil {
 			return err
@@ -90,7 +91,11 @@ func (n *Node) authority() (*pki.Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pki.OpenAuthority(cert, key)
+	a, err := pki.OpenAuthority(cert, key)
+	if err == nil {
+		a.Life = n.opt.CertificateLife
+	}
+	return a, err
 }
 
 // CreateToken returns a token that lets uses servers join before it expires.

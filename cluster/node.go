@@ -150,6 +150,7 @@ func (n *Node) open() (err error) {
 	if err := n.openGroup(); err != nil {
 		return err
 	}
+	n.renew()
 	if id != nil && n.State().ClusterID() == (meta.ID{}) {
 		n.setPeers(id.Peers)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"petal/cluster/brick"
 	"petal/cluster/meta"
@@ -43,6 +44,12 @@ type Options struct {
 	// Plain sends data unencrypted and believes who says who he is: for networks
 	// that nobody else is on.
 	Plain bool
+	// CertificateLife is how long the certificates last that this node signs, its
+	// own and those of who joins through it; 0: a year.
+	CertificateLife time.Duration
+	// ResyncRate bounds the copying of blocks that were missed, in bytes a second
+	// over all links; 0: 50 MiB, negative: no bound.
+	ResyncRate int64
 	// Listener is used instead of Listen, and Dial instead of the net package's:
 	// for demonstrations that cut connections.
 	Listener net.Listener

@@ -109,23 +109,33 @@ type tcp struct {
 	own *pki.Identity // nil: plain
 }
 
-// renewEvery is how often a certificate's age is looked at.
-const renewEvery = 24 * time.Hour
+// A certificate's age is looked at when it is due, and at least so often; if
+// renewal fails, it is tried again soon.
+const (
+	renewEvery = 24 * time.Hour
+	renewRetry = time.Minute
+)
 
 // renew gives this server a new certificate when the old one is due: whoever can
 // open the authority's key may issue its own. It counts from the next connection
-// on.
+// on. It needs nobody else, so a server that was off for longer than a
+// certificate lasts has a good one before it talks to anybody.
 func (n *Node) renew() {
 	t, ok := n.net.(*tcp)
 	if !ok || t.own == nil || n.ctx.Err() != nil {
 		return
 	}
-	if t.own.Due(n.env.Wall()) {
+	next := t.own.Due().Sub(n.env.Wall())
+	if next <= 0 {
 		if err := n.renewNow(t.own); err != nil {
 			n.opt.Log.Error("this server's certificate could not be renewed", "until", t.own.NotAfter(), "error", err)
+			next = renewRetry
+		} else {
+			n.opt.Log.Info("certificate renewed", "until", t.own.NotAfter())
+			next = t.own.Due().Sub(n.env.Wall())
 		}
 	}
-	n.env.Clock.AfterFunc(renewEvery, n.renew)
+	n.env.Clock.AfterFunc(min(next, renewEvery)+time.Second, n.renew)
 }
 
 func (n *Node) renewNow(own *pki.Identity) error {

@@ -36,6 +36,23 @@ func (n *Node) Links() []replica.LinkStatus {
 	return nil
 }
 
+// ResyncRate is how many bytes a second this server copies of what it has missed.
+func (n *Node) ResyncRate() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.opt.ResyncRate
+}
+
+// SetResyncRate changes that, until the next start.
+func (n *Node) SetResyncRate(bytesPerSecond int64) {
+	n.mu.Lock()
+	n.opt.ResyncRate = bytesPerSecond
+	n.mu.Unlock()
+	if s := n.store.Load(); s != nil {
+		s.replica.SetFillRate(bytesPerSecond)
+	}
+}
+
 // Agreement reports how this server's part in the agreement is.
 func (n *Node) Agreement() meta.Status { return n.group.Status() }
 

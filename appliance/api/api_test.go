@@ -103,7 +103,8 @@ func (r *recorder) ForceLink(_ context.Context, id string, x ForceLink) error {
 func (r *recorder) Events(_ context.Context, after uint64) ([]Event, error) {
 	return []Event{anEvent}, r.note("Events", after)
 }
-func (r *recorder) Cut(_ context.Context, on bool) error { return r.note("Cut", on) }
+func (r *recorder) Cut(_ context.Context, on bool) error         { return r.note("Cut", on) }
+func (r *recorder) Throttle(_ context.Context, rate int64) error { return r.note("Throttle", rate) }
 
 // serve serves s on a socket and returns its path.
 func serve(t *testing.T, s Service) string {
@@ -164,6 +165,7 @@ func TestRoundTrip(t *testing.T) {
 		{"Links", nil, []Link{aLink}},
 		{"ForceLink", []any{"1.3", ForceLink{Node: "n2", AcceptLoss: true}}, nil},
 		{"Events", []any{uint64(7)}, []Event{anEvent}},
+		{"Throttle", []any{int64(1 << 20)}, nil},
 		{"Cut", []any{true}, nil},
 	} {
 		in := []reflect.Value{reflect.ValueOf(ctx)}
@@ -187,8 +189,8 @@ func TestRoundTrip(t *testing.T) {
 			}
 		}
 	}
-	if n := reflect.TypeFor[Service]().NumMethod(); n != 26 {
-		t.Errorf("Service has %d methods; the list above was written for 26", n)
+	if n := reflect.TypeFor[Service]().NumMethod(); n != 27 {
+		t.Errorf("Service has %d methods; the list above was written for 27", n)
 	}
 }
 

@@ -209,6 +209,11 @@ func (c *Client) Events(ctx context.Context, after uint64) ([]Event, error) {
 	return get[[]Event](ctx, c, "GET", fmt.Sprintf("/v1/events?after=%d", after), nil)
 }
 
+// Throttle bounds how fast the node copies what it has missed.
+func (c *Client) Throttle(ctx context.Context, rate int64) error {
+	return c.call(ctx, "PUT", "/v1/throttle", throttleBody{rate}, nil)
+}
+
 // Cut has the node hear and say nothing to other nodes, or ends that.
 func (c *Client) Cut(ctx context.Context, on bool) error {
 	return c.call(ctx, "PUT", "/v1/debug/cut", cutBody{on}, nil)

@@ -50,6 +50,9 @@ type Service interface {
 	ForceLink(ctx context.Context, id string, f ForceLink) error
 	// Events are the last ones whose number is greater than after, oldest first.
 	Events(ctx context.Context, after uint64) ([]Event, error)
+	// Throttle bounds how fast the node copies what it has missed, in bytes per
+	// second, until its next start.
+	Throttle(ctx context.Context, rate int64) error
 	// Cut has the node hear and say nothing to other nodes, or ends that: to see
 	// what a cut network does.
 	Cut(ctx context.Context, on bool) error
@@ -116,6 +119,9 @@ type (
 	cutBody struct {
 		On bool `json:"on"`
 	}
+	throttleBody struct {
+		Rate int64 `json:"rate" minimum:"1048576" doc:"bytes per second"`
+	}
 	aclBody struct {
 		Initiators []string `json:"initiators"`
 	}
@@ -176,6 +182,9 @@ func registerCluster(api huma.API, s Service) {
 		return s.ForceLink(ctx, in.Name, in.Body)
 	})
 	route(api, "GET", "/v1/events", "list events", func(ctx context.Context, in *byAfter) ([]Event, error) { return s.Events(ctx, in.After) })
+	routeEmpty(api, "PUT", "/v1/throttle", "set resync rate", func(ctx context.Context, in *onlyBody[throttleBody]) error {
+		return s.Throttle(ctx, in.Body.Rate)
+	})
 	routeEmpty(api, "PUT", "/v1/debug/cut", "cut node off", func(ctx context.Context, in *onlyBody[cutBody]) error { return s.Cut(ctx, in.Body.On) })
 }
 

@@ -53,6 +53,7 @@ without --dir everything is removed at the end.`,
 			&cli.StringFlag{Name: "size", Usage: "`SIZE` of the disk, if it is new", Value: "10GiB"},
 			&cli.StringFlag{Name: "exec", Usage: "run `CMD` with sh, then stop"},
 			&cli.BoolFlag{Name: "plain", Usage: "no TLS between the nodes: what it costs can then be measured; never where others are on the network"},
+			&cli.StringSliceFlag{Name: "set", Usage: "a further `TABLE.KEY=VALUE` in each node's petal.toml, such as time.replace=\"10s\""},
 			&cli.BoolFlag{Name: "unsupervised", Usage: "do not tell the cluster when a node's process ends: as if its machine had died"},
 			&cli.Float64Flag{Name: "scale", Usage: "stretch the cluster's times by `FACTOR`: for slow machines", Value: 1},
 		},
@@ -213,7 +214,9 @@ func isNode(dir string, i int) bool {
 func (d *demo) start(ctx context.Context, n int) error {
 	fresh := !isNode(d.dir, 1)
 	for i := 1; i <= n; i++ {
-		d.nodes = append(d.nodes, newDemoNode(d.dir, i, d.port, n, d.c.Float64("scale"), d.c.Bool("plain")))
+		node := newDemoNode(d.dir, i, d.port, n)
+		node.scale, node.plain, node.keys = d.c.Float64("scale"), d.c.Bool("plain"), d.c.StringSlice("set")
+		d.nodes = append(d.nodes, node)
 	}
 	if d.c.Bool("plain") && n > 1 {
 		d.c.say("WARNING: --plain: the nodes talk to each other without TLS. Whoever reaches their addresses reads all data and may claim to be a node.")

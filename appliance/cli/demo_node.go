@@ -33,9 +33,10 @@ type demoNode struct {
 	index, of int
 	dir       string
 	portal    string
-	peers     string  // where other nodes connect to
-	scale     float64 // of the cluster's times
-	plain     bool    // no TLS between nodes
+	peers     string   // where other nodes connect to
+	scale     float64  // of the cluster's times
+	plain     bool     // no TLS between nodes
+	keys      []string // further ones, each TABLE.KEY=VALUE
 
 	incarnation uint64 // of the process that we have started
 
@@ -45,9 +46,9 @@ type demoNode struct {
 	exited chan struct{} // closed when the process is gone
 }
 
-func newDemoNode(dir string, index, port, of int, scale float64, plain bool) *demoNode {
+func newDemoNode(dir string, index, port, of int) *demoNode {
 	i := strconv.Itoa(index)
-	return &demoNode{index: index, of: of, dir: filepath.Join(dir, "n"+i), scale: scale, plain: plain,
+	return &demoNode{index: index, of: of, dir: filepath.Join(dir, "n"+i), scale: 1,
 		portal: net.JoinHostPort("127.0.0."+i, strconv.Itoa(port)), peers: net.JoinHostPort("127.0.1."+i, strconv.Itoa(port))}
 }
 
@@ -141,7 +142,7 @@ func (n *demoNode) listen() {
 }
 
 func (n *demoNode) config() []byte {
-	text := fmt.Appendf(nil, `# written by petal demo at each start
+	text := fmt.Sprintf(`# written by petal demo at each start
 [node]
 name = "n%d"
 dir = %q
@@ -152,11 +153,8 @@ socket = %q
 [[brick]]
 path = %q
 `, n.index, n.dir, n.portal, n.socket(), filepath.Join(n.dir, "brick"))
-	if n.of == 1 {
-		return text
-	}
-	// The nodes share one machine, and one disk.
-	return fmt.Appendf(text, `journal = "%s"
+	if n.of > 1 { // The nodes share one machine, and one disk.
+		text += fmt.Sprintf(`journal = "%s"
 [cluster]
 listen = %q
 plain = %v
@@ -165,6 +163,16 @@ scale = %v
 [cache]
 size = "%s"
 `, size(config.MinJournal), n.peers, n.plain, n.scale, size(uint64(max(config.MinCache, config.DefaultCache()/int64(n.of)&^(1<<20-1)))))
+	}
+	for _, key := range n.keys {
+		table, line, _ := strings.Cut(key, ".")
+		head := "[" + table + "]\n"
+		if !strings.Contains(text, head) {
+			text += head
+		}
+		text = strings.Replace(text, head, head+line+"\n", 1)
+	}
+	return []byte(text)
 }
 
 // waitLease waits until the node may serve.

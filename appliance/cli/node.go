@@ -11,7 +11,7 @@ import (
 )
 
 func (s streams) node() *cli.Command {
-	return group("node", "list the nodes of a cluster, join one, take one out", s.nodeList(), s.nodeJoin(), s.nodeRemove())
+	return group("node", "list the nodes of a cluster, join one, take one out, slow one down", s.nodeList(), s.nodeJoin(), s.nodeRemove(), s.nodeThrottle())
 }
 
 func (s streams) nodeList() *cli.Command {

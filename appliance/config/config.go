@@ -38,24 +38,29 @@ const (
 
 // Defaults of the values that do not depend on the machine.
 const (
-	DefaultFile          = "/etc/petal/petal.toml"
-	DefaultDir           = "/var/lib/petal"
-	DefaultSocket        = "/run/petal/admin.sock"
-	DefaultPortal        = "127.0.0.1:3260"
-	DefaultIQNBase       = "iqn.2026-11.petal"
-	DefaultJournal       = 1 << 30
-	DefaultNopInterval   = 10 * time.Second
-	DefaultNopTimeout    = 10 * time.Second
-	DefaultLoginTimeout  = 15 * time.Second
-	DefaultDrainTimeout  = 20 * time.Second
-	DefaultPortalGroup   = 1
-	fractionOfMemory     = 8 // the cache takes an eighth
-	shortestNop          = time.Second
-	longestTimeout       = 10 * time.Minute
-	longestInterval      = 24 * time.Hour
-	leastScale           = 0.1
-	greatestScale        = 100.0
-	longestNodeNameBytes = 63
+	DefaultFile         = "/etc/petal/petal.toml"
+	DefaultDir          = "/var/lib/petal"
+	DefaultSocket       = "/run/petal/admin.sock"
+	DefaultPortal       = "127.0.0.1:3260"
+	DefaultIQNBase      = "iqn.2026-11.petal"
+	DefaultJournal      = 1 << 30
+	DefaultNopInterval  = 10 * time.Second
+	DefaultNopTimeout   = 10 * time.Second
+	DefaultLoginTimeout = 15 * time.Second
+	DefaultDrainTimeout = 20 * time.Second
+	DefaultPortalGroup  = 1
+	DefaultResyncRate   = 50 << 20 // bytes per second
+	// DefaultCertificateLife is package pki's.
+	DefaultCertificateLife = 365 * 24 * time.Hour
+	shortestCertificate    = 10 * time.Second
+	longestCertificate     = 20 * 365 * 24 * time.Hour // the authority's
+	fractionOfMemory       = 8                         // the cache takes an eighth
+	shortestNop            = time.Second
+	longestTimeout         = 10 * time.Minute
+	longestInterval        = 24 * time.Hour
+	leastScale             = 0.1
+	greatestScale          = 100.0
+	longestNodeNameBytes   = 63
 )
 
 // Config is what one node is told. The zero value is not usable; start from
@@ -91,6 +96,9 @@ type Cluster struct {
 	Site      string // copies of the same data lie in different sites, where that can be
 	Plain     bool   // talk to the others without TLS
 	Witness   bool   // a vote in the cluster and nothing else
+
+	CertificateLife time.Duration // of the certificates that this node signs
+	ResyncRate      int64         // bytes per second that the node copies of what it has missed
 }
 
 // MakeWitness makes the node one that only votes: without portals and bricks.
@@ -218,10 +226,11 @@ func syntaxError(name, text string, err error) Error {
 
 func empty() *Config {
 	return &Config{
-		Node:  Node{Drain: DefaultDrainTimeout},
-		Time:  Time{Scale: 1},
-		ISCSI: ISCSI{IQNBase: DefaultIQNBase, NopInterval: DefaultNopInterval, NopTimeout: DefaultNopTimeout, LoginTimeout: DefaultLoginTimeout},
-		Log:   Log{Level: slog.LevelInfo, Format: "text"},
+		Node:    Node{Drain: DefaultDrainTimeout},
+		Time:    Time{Scale: 1},
+		Cluster: Cluster{CertificateLife: DefaultCertificateLife, ResyncRate: DefaultResyncRate},
+		ISCSI:   ISCSI{IQNBase: DefaultIQNBase, NopInterval: DefaultNopInterval, NopTimeout: DefaultNopTimeout, LoginTimeout: DefaultLoginTimeout},
+		Log:     Log{Level: slog.LevelInfo, Format: "text"},
 	}
 }
 

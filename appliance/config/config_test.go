@@ -110,6 +110,8 @@ listen = "0.0.0.0:3259"
 advertise = "10.1.0.1:3259"
 site = "rack-1"
 plain = true
+certificate_life = "24h"
+resync_rate = "10MiB"
 [time]
 scale = 2
 lease = "3s"
@@ -145,7 +147,7 @@ format = "json"
 	}
 	want := &Config{
 		Node:    Node{Name: "n1", Dir: "/d", Drain: 5 * time.Second},
-		Cluster: Cluster{Listen: "0.0.0.0:3259", Advertise: "10.1.0.1:3259", Site: "rack-1", Plain: true},
+		Cluster: Cluster{Listen: "0.0.0.0:3259", Advertise: "10.1.0.1:3259", Site: "rack-1", Plain: true, CertificateLife: 24 * time.Hour, ResyncRate: 10 << 20},
 		Time:    Time{Scale: 2, Intervals: [len(TimeNames)]time.Duration{0: 3 * time.Second, 11: time.Hour}},
 		Portals: []Portal{{Listen: "[::1]:3260", Group: 1}, {Listen: "10.0.0.1:3261", Advertise: "192.0.2.1:3260", Group: 2}},
 		Bricks:  []Brick{{Path: "/b1", Journal: 300e6, Capacity: 1 << 30}, {Path: "/b2", Journal: DefaultJournal}},

@@ -41,6 +41,8 @@ var groups = []group{
 		text("site", func(c *Config) *string { return &c.Cluster.Site }, checkSite),
 		toggle("plain", func(c *Config) *bool { return &c.Cluster.Plain }),
 		toggle("witness", func(c *Config) *bool { return &c.Cluster.Witness }),
+		duration("certificate_life", func(c *Config) *time.Duration { return &c.Cluster.CertificateLife }, shortestCertificate, longestCertificate),
+		size("resync_rate", func(c *Config) *int64 { return &c.Cluster.ResyncRate }, 1<<20, 1<<40),
 	}},
 	{"time", nil, append([]row{scale}, timeRows()...)},
 	{"portal", addPortal, []row{

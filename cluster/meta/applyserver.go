@@ -173,7 +173,7 @@ func (n *State) useToken(c *metapb.Join, again bool) error {
 	if len(c.TokenHash) == 0 {
 		return nil // the administrator's word
 	}
-	const advice = "make a new one on a member: `petal node token`"
+	const advice = "make a new one on a member: `petal cluster token`"
 	t, ok := n.tokens[string(c.TokenHash)]
 	switch {
 	case !ok:

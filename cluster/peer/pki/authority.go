@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -20,16 +21,17 @@ import (
 // that much earlier.
 const (
 	authorityLife = 20 * 365 * 24 * time.Hour
-	serverLife    = 365 * 24 * time.Hour
-	// renewBefore is how long before its end a certificate is due: time enough
-	// to notice that renewal fails.
-	renewBefore = serverLife / 3
-	clockError  = 24 * time.Hour
+	clockError    = 24 * time.Hour
+	// ServerLife is how long servers' certificates last, unless Authority.Life
+	// says otherwise. They are due when a third of it is left: time enough to
+	// notice that renewal fails.
+	ServerLife = 365 * 24 * time.Hour
 )
 
 // Authority signs the certificates of one cluster.
 type Authority struct {
 	Cert *x509.Certificate
+	Life time.Duration // of the certificates that it signs; 0: ServerLife
 	key  *ecdsa.PrivateKey
 }
 
@@ -48,7 +50,7 @@ func NewAuthority(cluster [16]byte, now time.Time) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Authority{cert, key}, nil
+	return &Authority{Cert: cert, key: key}, nil
 }
 
 func sign(template, parent *x509.Certificate, public *ecdsa.PublicKey, key *ecdsa.PrivateKey) (*x509.Certificate, error) {
@@ -80,7 +82,7 @@ func OpenAuthority(cert, key []byte) (*Authority, error) {
 	if !k.PublicKey.Equal(c.PublicKey) {
 		return nil, errors.New("pki: the authority's key is not that of its certificate")
 	}
-	return &Authority{c, k}, nil
+	return &Authority{Cert: c, key: k}, nil
 }
 
 // CertPEM is the authority's certificate, which everybody may know.
@@ -129,7 +131,7 @@ func (a *Authority) Sign(request []byte, server placement.Server, now time.Time)
 }
 
 func (a *Authority) certify(public *ecdsa.PublicKey, server placement.Server, now time.Time) (*x509.Certificate, error) {
-	end := now.Add(serverLife)
+	end := now.Add(cmp.Or(a.Life, ServerLife))
 	if end.After(a.Cert.NotAfter) {
 		end = a.Cert.NotAfter
 	}

@@ -84,8 +84,12 @@ func (id *Identity) Authority() *x509.Certificate { return id.authority }
 // NotAfter is when the certificate ends.
 func (id *Identity) NotAfter() time.Time { return id.current.Load().Leaf.NotAfter }
 
-// Due reports whether it is time to renew the certificate.
-func (id *Identity) Due(now time.Time) bool { return now.After(id.NotAfter().Add(-renewBefore)) }
+// Due is when it is time to renew the certificate: when a third of its life is
+// left.
+func (id *Identity) Due() time.Time {
+	leaf := id.current.Load().Leaf
+	return leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore.Add(clockError)) / 3)
+}
 
 // Renew takes over key and certificate of newer, which has to be of the same
 // server and authority.

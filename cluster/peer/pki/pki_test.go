@@ -96,8 +96,8 @@ func TestOthersAreRefused(t *testing.T) {
 		{"client of another cluster", issue(t, foreign, 2, now).ClientConfig(protocol, Name{[16]byte{9}, 1}), one.ServerConfig(protocol, open)},
 		{"server of another authority", two.ClientConfig(protocol, one.Name()), issue(t, same, 1, now).ServerConfig(protocol, open)},
 		{"server that is not the one meant", two.ClientConfig(protocol, Name{cluster, 3}), one.ServerConfig(protocol, open)},
-		{"client whose certificate is over", issue(t, a, 2, now.Add(-2*serverLife)).ClientConfig(protocol, one.Name()), one.ServerConfig(protocol, open)},
-		{"server whose certificate is over", two.ClientConfig(protocol, one.Name()), issue(t, a, 1, now.Add(-2*serverLife)).ServerConfig(protocol, open)},
+		{"client whose certificate is over", issue(t, a, 2, now.Add(-2*ServerLife)).ClientConfig(protocol, one.Name()), one.ServerConfig(protocol, open)},
+		{"server whose certificate is over", two.ClientConfig(protocol, one.Name()), issue(t, a, 1, now.Add(-2*ServerLife)).ServerConfig(protocol, open)},
 		{"client from the future", issue(t, a, 2, now.Add(2*clockError)).ClientConfig(protocol, one.Name()), one.ServerConfig(protocol, open)},
 		{"the authority itself as a client", forged(t, a, Name{Cluster: cluster}).ClientConfig(protocol, one.Name()), one.ServerConfig(protocol, open)},
 		{"right authority, other cluster in the name", forged(t, a, Name{[16]byte{9}, 2}).ClientConfig(protocol, one.Name()), one.ServerConfig(protocol, open)},
@@ -273,14 +273,15 @@ func TestStoreAndLoad(t *testing.T) {
 func TestRenew(t *testing.T) {
 	a := authority(t, cluster)
 	now := time.Now()
-	one := issue(t, a, 1, now.Add(-serverLife+48*time.Hour))
+	one := issue(t, a, 1, now.Add(-ServerLife+48*time.Hour))
 	two := issue(t, a, 2, now)
-	if !one.Due(now) || two.Due(now) || two.Due(now.Add(serverLife/2)) || !two.Due(now.Add(serverLife*3/4)) {
+	due := func(id *Identity, at time.Time) bool { return !id.Due().After(at) }
+	if !due(one, now) || due(two, now) || due(two, now.Add(ServerLife/2)) || !due(two, now.Add(ServerLife*3/4)) {
 		t.Error("due at the wrong time")
 	}
 	config := one.ServerConfig(protocol, open) // made before
 	newer := issue(t, a, 1, now)
-	if err := one.Renew(newer); err != nil || one.Due(now) || !one.NotAfter().Equal(newer.NotAfter()) {
+	if err := one.Renew(newer); err != nil || due(one, now) || !one.NotAfter().Equal(newer.NotAfter()) {
 		t.Fatalf("%v, until %v", err, one.NotAfter())
 	}
 	var seen *x509.Certificate
