@@ -316,7 +316,7 @@ func TestJoinTokens(t *testing.T) {
 	hash := make([]byte, 32)
 	token := &metapb.Command{UnixMs: 10, Kind: &metapb.Command_CreateToken{CreateToken: &metapb.CreateToken{Hash: hash, ExpiresMs: 2000, Uses: 1}}}
 	s := clusterOf(t, 1)
-	refused(t, s, join("x", hash), ErrNotFound, "token", "node token")
+	refused(t, s, join("x", hash), ErrNotFound, "token", "cluster token")
 	s = s.with(t, token)
 	late := join("x", hash)
 	late.UnixMs = 2000

@@ -226,6 +226,12 @@ func (g *Group) admit(p *metapb.Proposal) (changed bool, err error) {
 		if r := p.Command.GetReconfigure(); r != nil {
 			g.block(p, g.losers(r))
 		}
+	case *metapb.Command_Rejoined:
+		// It could not serve, and would be taken out again at once.
+		id := linkID(k.Rejoined.Gmap, k.Rejoined.Position)
+		if servers := g.view.LinkServers(id); int(k.Rejoined.Member) < len(servers) && !g.live(servers[k.Rejoined.Member]) {
+			return false, refuse(ErrNotYet, linkThing(id), g.view.label(servers[k.Rejoined.Member])+" has no lease", "")
+		}
 	case *metapb.Command_ForceLink:
 		k.ForceLink.Over = numbers(g.overServers())
 		g.block(p, g.overServers())

@@ -389,6 +389,28 @@ func TestOnlyTheLeaderReconfigures(t *testing.T) {
 	}
 }
 
+// TestRejoinNeedsALease: a member without a lease is not taken in, for it would
+// be taken out again at once, and so on for ever.
+func TestRejoinNeedsALease(t *testing.T) {
+	w := clusterWorld(t, 15, 3)
+	w.must(1, diskOf("a", 1, "mirror"))
+	l := w.state().Links()[0]
+	victim, other := w.state().LinkServers(l)[1], w.state().LinkServers(l)[0]
+	w.crash(victim)
+	w.until(5*time.Second, "it is excluded", func() bool { return w.state().Link(l).InSync == 1 })
+	w.open(victim) // a process, which asks for no lease
+	ver := w.state().Link(l).Ver
+	if _, err := w.propose(other, rejoined(l, ver, 1)); !errors.Is(err, ErrNotYet) {
+		t.Errorf("without a lease: %v", err)
+	}
+	w.begin(victim)
+	w.leased()
+	ver = w.state().Link(l).Ver
+	if _, err := w.propose(other, rejoined(l, ver, 1)); err != nil {
+		t.Errorf("with one: %v", err)
+	}
+}
+
 // TestLeaseCountsFromItsRequest: a grant that was long under way counts from when
 // it was asked for.
 func TestLeaseCountsFromItsRequest(t *testing.T) {
