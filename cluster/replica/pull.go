@@ -11,7 +11,9 @@ import (
 
 // puller copies what this server misses of a link from the other members, in the
 // background (R9): bounded in flight and in bytes per second. When nothing is
-// missing any more, that is proposed.
+// missing any more, that is proposed. Blocks may be missing without the agreed
+// state knowing it: those of records that were lost here, and that the others
+// have forgotten when the link opens (R10, R11).
 type puller struct {
 	l       *seat
 	next    brick.Mark // go on behind it
@@ -36,7 +38,7 @@ func (p *puller) init(l *seat) { p.l = l }
 // wake goes on, if there is anything to do. The mutex is held.
 func (p *puller) wake() {
 	l := p.l
-	if l.m.State() != link.Open || !l.filling.Has(l.self) {
+	if l.m.State() != link.Open || !l.filling.Has(l.self) && l.s.c.Store.MissingCount(l.id) == 0 {
 		p.list, p.next = nil, brick.Mark{}
 		return
 	}
@@ -96,6 +98,9 @@ func (p *puller) more() {
 func (p *puller) done() {
 	l := p.l
 	p.left = 0
+	if !l.filling.Has(l.self) {
+		return
+	}
 	prop := Proposal{Kind: Filled, Link: l.id, Member: l.self, Ver: l.ver}
 	l.later = append(l.later, func() { l.s.c.Propose(prop) })
 	p.sleep(pullRetry)
