@@ -213,8 +213,8 @@ func checkLinks(t *rapid.T, old, s *State) {
 		if l.Blank&l.InSync != 0 && l.Blank&l.InSync != l.InSync {
 			t.Fatalf("%v: a blank member beside a good one: %+v", id, l)
 		}
-		if (l.InSync == all) != l.Degraded.IsZero() {
-			t.Fatalf("%v: members %#x of %#x and degraded since %v", id, l.InSync, all, l.Degraded)
+		if (l.InSync == all && l.Filling == 0) != l.Degraded.IsZero() {
+			t.Fatalf("%v: members %#x of %#x, filling %#x, and degraded since %v", id, l.InSync, all, l.Filling, l.Degraded)
 		}
 		was := old.LinkInfo(id)
 		if l.Ver != was.Ver && l.Fenced != 0 {
@@ -550,4 +550,27 @@ func TestEvents(t *testing.T) {
 	if len(e) != MaxEvents || e[len(e)-1].Number != e[0].Number+MaxEvents-1 || len(e[0].Text) > maxEventText {
 		t.Errorf("%d events from %d to %d of %d bytes", len(e), e[0].Number, e[len(e)-1].Number, len(e[0].Text))
 	}
+}
+
+// TestDisksWithoutTheGone: a server that has long been down gets no new disks, so
+// that what it held can be copied away from it; one that is briefly down does,
+// and one whose absence would leave too few.
+func TestDisksWithoutTheGone(t *testing.T) {
+	s := clusterOf(t, 3)
+	down := reconfigure(s, placement.LinkID{}, 0, 0)
+	down.GetReconfigure().Links, down.GetReconfigure().Down = nil, []uint32{3}
+	s = s.with(t, diskOf("before", 1, "mirror"), down)
+	soon, late := diskOf("soon", 2, "mirror"), diskOf("late", 3, "mirror")
+	soon.UnixMs, late.UnixMs = down.UnixMs+goneAfter.Milliseconds()-1, down.UnixMs+goneAfter.Milliseconds()
+	s = s.with(t, soon, late)
+	ring := func(disk string) []placement.Server { return s.GMap(s.Family(s.Disk(disk).Family).GMap).Ring }
+	if len(ring("before")) != 3 || len(ring("soon")) != 3 || slices.Contains(ring("late"), 3) || len(ring("late")) != 2 {
+		t.Errorf("before on %v, soon on %v, late on %v", ring("before"), ring("soon"), ring("late"))
+	}
+	three := diskOf("three", 4, "mirror3")
+	three.UnixMs = late.UnixMs
+	refused(t, s, three, ErrInvalid, "there are 2")
+	s = s.with(t, deleteCmd("before"), deleteCmd("soon"))
+	s.conf.Learners = []placement.Server{3}
+	s.with(t, leave("n3"))
 }

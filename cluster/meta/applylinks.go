@@ -1,10 +1,12 @@
 package meta
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"petal/cluster/meta/metapb"
 	"petal/placement"
@@ -20,7 +22,7 @@ func linkID(gmap, position uint32) placement.LinkID {
 // that hold data now. The newest one of the same servers and scheme is used
 // again, so that links stay few.
 func (n *State) placementFor(scheme string) (uint32, error) {
-	servers := n.DataServers()
+	servers := n.present()
 	if scheme == "" {
 		scheme = "stripe"
 		if len(servers) >= 2 {
@@ -51,6 +53,18 @@ func (n *State) placementFor(scheme string) (uint32, error) {
 	n.gmaps[g.ID] = g
 	n.nextGMap++
 	return g.ID, nil
+}
+
+// goneAfter is how long a server has to be down, with the default times, until
+// new disks are made without it: as long as it keeps its vote.
+const goneAfter = 5 * time.Minute
+
+// present returns the servers that a new disk is to lie on: those that hold data,
+// without those that have long been down. So the disks of a server that is lost
+// for good can be copied to new ones.
+func (n *State) present() []*Server {
+	after := goneAfter.Milliseconds() * int64(cmp.Or(n.times, 1000)) / 1000
+	return slices.DeleteFunc(n.DataServers(), func(v *Server) bool { return !v.Down.IsZero() && n.now-v.Down.UnixMilli() >= after })
 }
 
 func sameServers(ring []placement.Server, servers []*Server) bool {
@@ -106,13 +120,18 @@ func (n *State) renew(l *Link) {
 	l.Filling &= l.InSync
 	l.Blank &^= l.InSync
 	l.Changed = unixMs(n.now)
+	n.judge(l)
+	n.links[l.ID] = l
+}
+
+// judge notes since when a link has had a member that lacks something.
+func (n *State) judge(l *Link) {
 	switch all := placement.MembersOf(len(n.LinkServers(l.ID))); {
-	case l.InSync == all:
+	case l.InSync == all && l.Filling == 0:
 		l.Degraded = unixMs(0)
 	case l.Degraded.IsZero():
 		l.Degraded = unixMs(max(n.now, 1))
 	}
-	n.links[l.ID] = l
 }
 
 // headOf chooses who orders the writes: the present head if it may, else the
@@ -440,6 +459,7 @@ func (n *State) filled(c *metapb.Filled) error {
 		return err
 	}
 	l.Filling = l.Filling.Without(placement.Member(c.Member))
+	n.judge(l)
 	n.links[l.ID] = l
 	n.event("link", who, "server %s has all of %s", n.label(who), linkThing(l.ID))
 	return nil

@@ -269,7 +269,7 @@ func (n *State) dispensable(v *Server, thing string) error {
 	if last > 0 {
 		why = fmt.Sprintf("it has the last copy of %d of its %d links: data of disks %s would be lost", last, len(n.LinksOf(v.ID)), someOf(disks))
 	}
-	return refuse(ErrInUse, thing, why, "copy these disks to others that are made without this server, and delete them first")
+	return refuse(ErrInUse, thing, why, fmt.Sprintf("if it is to go for good: stop it, and %v later new disks are made without it; copy these disks to such, delete them, then remove it", goneAfter))
 }
 
 // someOf lists names, not too many.

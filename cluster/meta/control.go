@@ -92,8 +92,23 @@ func (g *Group) command(cmd *metapb.Command) {
 
 func (g *Group) situation() *situation {
 	l := &g.leader
-	return &situation{state: g.view, now: g.now(), over: g.over, live: g.live, complaints: l.complaints, stable: g.stableSince,
+	return &situation{state: g.view, now: g.now(), over: g.over, live: g.live, missed: g.missed, complaints: l.complaints, stable: g.stableSince,
 		command: g.cfg.Times.Command}
+}
+
+// missed reports whether a server should have been heard of: it surely holds no
+// lease, and its process has had the time to ask for one.
+func (g *Group) missed(id placement.Server) bool {
+	srv := g.view.servers[id]
+	if srv == nil || srv.Incarnation == 0 {
+		return false
+	}
+	seen, ok := g.leader.processes[id]
+	if !ok || seen.ver != srv.Incarnation {
+		seen = versionSeen{srv.Incarnation, g.now()}
+		g.leader.processes[id] = seen
+	}
+	return g.over(id) && (g.leader.ended[id] >= srv.Incarnation || g.now() >= seen.since+g.cfg.Times.Guard)
 }
 
 // stableSince is when the leader first saw a link with its present version.

@@ -17,9 +17,9 @@ type situation struct {
 	state *State
 	now   time.Duration
 	// over: it surely holds no lease. live: it surely did a moment ago.
-	// Servers may be neither.
-	over, live func(placement.Server) bool
-	complaints []complaint
+	// Servers may be neither. missed: it is over, and should have been live by now.
+	over, live, missed func(placement.Server) bool
+	complaints         []complaint
 	// stable says since when a link has had its present version.
 	stable  func(placement.LinkID) time.Duration
 	command time.Duration // Times.Command
@@ -61,7 +61,7 @@ func (v *situation) reconfigure() *metapb.Reconfigure {
 	}
 	for _, srv := range v.state.Servers() {
 		switch {
-		case srv.Down.IsZero() && srv.Incarnation > 0 && v.over(srv.ID):
+		case srv.Down.IsZero() && v.missed(srv.ID):
 			r.Down = append(r.Down, uint32(srv.ID))
 		case !srv.Down.IsZero() && v.live(srv.ID):
 			r.Up = append(r.Up, uint32(srv.ID))

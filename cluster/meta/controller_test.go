@@ -23,6 +23,7 @@ func situationOf(t *testing.T, s *State, live, over []placement.Server, complain
 	return &situation{state: s, now: time.Hour, complaints: complaints, command: 4 * time.Second,
 		live:   func(id placement.Server) bool { return slices.Contains(live, id) },
 		over:   func(id placement.Server) bool { return slices.Contains(over, id) },
+		missed: func(id placement.Server) bool { return slices.Contains(over, id) && s.Server(id).Incarnation > 0 },
 		stable: func(placement.LinkID) time.Duration { return 0 }}
 }
 

@@ -28,8 +28,9 @@ type leadership struct {
 	blocked    map[placement.Server]uint64 // counts beginnings and ends of blocks
 	complaints []complaint
 	since      map[placement.LinkID]versionSeen
-	busy       bool          // a command of the controller is on its way
-	confNext   time.Duration // no change of voters before
+	processes  map[placement.Server]versionSeen // ver: the incarnation
+	busy       bool                             // a command of the controller is on its way
+	confNext   time.Duration                    // no change of voters before
 }
 
 // renewal is a Renew that waits for its quorum round.
@@ -67,7 +68,7 @@ func (g *Group) roleChanged() {
 	case leads && (!g.leader.leading || g.leader.term != term):
 		g.leader = leadership{leading: true, term: term, elected: g.now(),
 			granted: map[placement.Server]time.Duration{}, process: map[placement.Server]uint64{}, ended: map[placement.Server]uint64{}, rounds: map[uint64]*round{},
-			round: g.leader.round, blocked: map[placement.Server]uint64{}, since: map[placement.LinkID]versionSeen{}}
+			round: g.leader.round, blocked: map[placement.Server]uint64{}, since: map[placement.LinkID]versionSeen{}, processes: map[placement.Server]versionSeen{}}
 		g.cfg.Log.Info("leads the cluster", "term", term)
 	case !leads && g.leader.leading:
 		g.leader = leadership{round: g.leader.round}

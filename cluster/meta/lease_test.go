@@ -496,3 +496,24 @@ func (w *world) monotone() {
 		}
 	}
 }
+
+// TestNewProcessIsNotMissedAtOnce: a server that starts long after the leader was
+// elected has the time of a guard to get its first lease before it counts as down.
+func TestNewProcessIsNotMissedAtOnce(t *testing.T) {
+	w := clusterWorld(t, 13, 3)
+	lead := w.leader()
+	id := lead%3 + 1
+	g := w.hosts[lead].group
+	w.crash(id)
+	w.until(10*time.Second, "it is down", func() bool { return !g.State().Server(id).Down.IsZero() })
+	g.enter(func() { delete(g.leader.granted, id) }) // as if it had never had one
+	w.must(lead, start(int(id)))
+	up := g.view.clone()
+	up.mark(nil, []uint32{uint32(id)})
+	began := g.now()
+	g.enter(func() { g.view = up })
+	w.until(10*time.Second, "it is down again", func() bool { return !g.State().Server(id).Down.IsZero() || !g.view.Server(id).Down.IsZero() })
+	if took := g.now() - began; took < g.cfg.Times.Guard {
+		t.Errorf("a process that has just started is down after %v", took)
+	}
+}

@@ -26,7 +26,7 @@ type Link struct {
 	// discard it, and get everything when they rejoin.
 	Blank    placement.Members
 	Changed  time.Time // of Ver; zero if it never did
-	Degraded time.Time // since when a member has been out of sync; zero: none is
+	Degraded time.Time // since when a member has been out of sync or filling; zero: none is
 }
 
 // GMap returns a placement, or nil.
