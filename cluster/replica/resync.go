@@ -240,21 +240,6 @@ func (l *seat) sealCut(e *link.Effect) {
 	})
 }
 
-// fail tells the machine that this server's disk has not taken a record, and
-// whoever waits that it is not known what becomes of it. The mutex is held.
-func (l *seat) fail(err error) {
-	l.s.c.Log.Error("the disk fails the link", "link", l.id, "error", err)
-	for _, t := range l.tasks {
-		if t == nil || t.shown || t.op == nil { // in this order: who is shown is answered without the mutex
-			continue
-		}
-		op := t.op
-		t.op = nil
-		l.later = append(l.later, func() { l.s.end(op, wire.Failed) })
-	}
-	l.step(&link.Event{Kind: link.EventDurable, Failed: true})
-}
-
 // dropMarks forgets marks that a member needs no more.
 func (l *seat) dropMarks(e *link.Effect) {
 	if l.s.c.Store.MarkCount(l.id, e.Member) == 0 {

@@ -59,6 +59,7 @@ type seat struct {
 
 	now    time.Duration // of the present step
 	closed bool          // nothing is decided any more
+	broken bool          // the disk has failed
 
 	tickAt time.Duration // when tick comes; 0: never
 	tick   times.Timer
@@ -280,6 +281,7 @@ func (l *seat) arm(now time.Duration) {
 		l.lock()
 		if l.tickAt == at && !l.closed {
 			l.tickAt = 0
+			l.lookAtDisk()
 			l.step(&link.Event{Kind: link.EventTick})
 			l.stirred = true
 			l.later = append(l.later, l.s.meterSpace)

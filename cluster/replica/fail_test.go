@@ -1,0 +1,121 @@
+package replica
+
+import (
+	"log/slog"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"petal/cluster/brick"
+	"petal/cluster/times"
+	"petal/cluster/wire"
+	"petal/placement"
+)
+
+// dying is a brick whose disk fails at some moment: what it has not made durable
+// by then never will be.
+type dying struct {
+	spy
+	dead error
+}
+
+func (d *dying) Append(r *brick.Record) error {
+	if d.dead == nil {
+		return d.spy.Append(r)
+	}
+	d.n.w.after(time.Millisecond, func() { r.Done(r, d.dead) })
+	return nil
+}
+
+func (d *dying) Failed() error {
+	if d.dead != nil {
+		return d.dead
+	}
+	return d.spy.Failed()
+}
+
+// startOn is start on a store of the test's.
+func (n *node) startOn(wrap func(spy) Store) {
+	w := n.w
+	b, rec, err := brick.Open(n.options())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	n.brick, n.alive = b, true
+	n.life++
+	n.waits = map[placement.OpID]func(*wire.Message){}
+	n.s = New(Config{
+		Self: n.id, Incarnation: n.life, Store: wrap(spy{b, n}), Recovery: rec, Pool: n.pool, Clock: clock{n, n.life}, Times: times.Default(),
+		Transport: transport{n, n.life}, Log: slog.New(slog.DiscardHandler), FillRate: -1,
+		Propose: func(p Proposal) { w.propose(n, p) },
+	})
+	for i := range w.links {
+		l := &w.links[i]
+		if m := slices.Index(l.servers, n.id); m >= 0 && l.config.InSync.Has(placement.Member(m)) {
+			l.config.Ver++
+		}
+	}
+	n.home(n.life)
+	w.apply()
+	w.wires()
+}
+
+// TestDiskDies: when the head's disk fails with writes under way, of the same block
+// too, everybody is answered, and so is who asks again, so that coordinators can
+// go where the other copy is.
+func TestDiskDies(t *testing.T) {
+	w := newWorld(t, 9, 2, placement.Mirror)
+	w.lends = true
+	w.opened()
+	c := w.chunkOf(0, 0)
+	h := w.head(c)
+	h.stop(true)
+	var d *dying
+	h.startOn(func(s spy) Store { d = &dying{spy: s}; return d })
+	w.healed()
+	h = w.head(c)
+	w.ok(w.write(h, c, 0, pattern(1, 4096)))
+	x := w.write(h, c, 0, pattern(2, 4096))
+	queued := w.write(h, c, 0, pattern(3, 4096)) // behind its lock
+	d.dead = syscall.EIO
+	last := w.write(h, c, 0, pattern(4, 4096))
+	w.done(x, queued, last)
+	if queued.Status != wire.Failed || last.Status != wire.Failed {
+		t.Errorf("what waited for the lock ends with %v, what came later with %v", queued.Status, last.Status)
+	}
+	for _, excluded := range []bool{false, true} {
+		if excluded {
+			w.exclude(h.id)
+			w.run(200 * time.Millisecond)
+		}
+		if y := w.write(h, c, 0, pattern(2, 4096)); !y.over {
+			w.done(y)
+		}
+	}
+}
+
+// TestIdleDiskDies: a disk that fails while nothing is written is noticed, and
+// complained of, all the same.
+func TestIdleDiskDies(t *testing.T) {
+	w := newWorld(t, 9, 2, placement.Mirror)
+	w.opened()
+	h := w.nodes[0]
+	h.stop(true)
+	var d *dying
+	h.startOn(func(s spy) Store { d = &dying{spy: s}; return d })
+	w.healed()
+	told := func() bool {
+		return slices.ContainsFunc(w.asked, func(p Proposal) bool { return p.Kind == Complain && w.links[0].servers[p.Member] == h.id })
+	}
+	w.auto = false
+	w.run(time.Second)
+	if told() {
+		t.Fatal("a server complains of itself though its disk is well")
+	}
+	d.dead = syscall.EIO
+	w.run(time.Second)
+	if !told() {
+		t.Error("nobody is told that the disk has failed")
+	}
+}
