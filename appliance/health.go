@@ -134,10 +134,11 @@ func reasons(links []linkView) (why, fix []string) {
 		for _, m := range l.members {
 			switch {
 			case !m.down.IsZero():
-				say(&why, "%s is down since %s", m.name, m.down.Local().Format(time.DateTime))
-				say(&fix, "start %s again: it then copies by itself what it has missed", m.name)
+				say(&why, "%s is down, or cut off from the others, since %s", m.name, m.down.Local().Format(time.DateTime))
+				say(&fix, "start %s again, or mend the network to it: it then copies by itself what it has missed", m.name)
 			case !m.inSync:
-				say(&why, "%s has missed writes and is about to catch up", m.name)
+				say(&why, "%s is up and has missed writes", m.name)
+				say(&fix, "wait: %s is about to catch up; if it does not, `petal status` on %s says why", m.name, m.name)
 			case m.filling:
 				say(&why, "%s is copying what it has missed", m.name)
 				say(&fix, "wait: `petal status` on %s shows how far it is", m.name)
@@ -155,9 +156,9 @@ func reasons(links []linkView) (why, fix []string) {
 			}
 		}
 		say(&why, "nobody who is up has all of link %v, %d %% of the disk: %s", l.id, percent(l.buckets), onlyHave(have))
-		say(&fix, "start %s", strings.Join(have, " or "))
+		say(&fix, "link %v is served again as soon as %s is up", l.id, strings.Join(have, " or "))
 		if len(lack) > 0 {
-			say(&fix, "if %s never comes back: `petal link force %v --node %s --accept-loss` loses the writes since %s", strings.Join(have, " and "), l.id, lack[0], l.degraded.Local().Format(time.DateTime))
+			say(&fix, "as the last resort, if %s never comes back: `petal link force %v --node %s --accept-loss` loses the writes since %s", strings.Join(have, " and "), l.id, lack[0], l.degraded.Local().Format(time.DateTime))
 		}
 	}
 	return why, fix

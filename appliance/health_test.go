@@ -51,7 +51,7 @@ func TestHealth(t *testing.T) {
 	}{
 		{"well", ring(4, 2, nil), "healthy", 100, "", "", ""},
 		{"one copy", ring(4, 1, nil), "healthy", 100, "", "", "n1 25 lost; n2 25 lost; n3 25 lost; n4 25 lost"},
-		{"one node down", ring(4, 2, down(3)), "degraded", 100, "n3 is down since 2026-11-21 12:00:00", "start n3 again", "n2 25 lost; n4 25 lost"},
+		{"one node down", ring(4, 2, down(3)), "degraded", 100, "n3 is down, or cut off from the others, since 2026-11-21 12:00:00", "start n3 again", "n2 25 lost; n4 25 lost"},
 		{"two that are no neighbours", ring(4, 2, down(1, 3)), "degraded", 100, "n1 is down", "start n1", "n2 50 lost; n4 50 lost"},
 		{"three copies", ring(4, 3, down(3)), "degraded", 100, "n3 is down", "start n3", ""},
 		// Of two neighbours the second to fall holds the only whole copy.
@@ -65,7 +65,7 @@ func TestHealth(t *testing.T) {
 				m.down = noon
 			}
 		}), "degraded", 100, "n3 is down", "start n3", "n2 25; n4 25"},
-		{"back, catching up", ring(4, 2, func(_, node int, m *memberView) { m.inSync = node != 3 }), "degraded", 100, "n3 has missed writes", "", "n2 25 lost; n4 25 lost"},
+		{"back, catching up", ring(4, 2, func(_, node int, m *memberView) { m.inSync = node != 3 }), "degraded", 100, "n3 is up and has missed writes", "`petal status` on n3 says why", "n2 25 lost; n4 25 lost"},
 		{"copying", ring(4, 2, func(_, node int, m *memberView) { m.filling = node == 3 }), "degraded", 100, "n3 is copying", "wait", "n2 25 lost; n4 25 lost"},
 	} {
 		h := judge(c.links)

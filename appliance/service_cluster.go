@@ -20,6 +20,10 @@ const (
 	maxTokenUses     = 1000
 )
 
+// Quorum reports whether this node has heard from a majority lately; without, what
+// it tells of the cluster may be old.
+func (a *appliance) Quorum() bool { return a.node.Agreement().Quorum }
+
 func (a *appliance) Nodes(context.Context) ([]api.Node, error) {
 	s, agreed := a.node.State(), a.node.Agreement()
 	conf := s.Conf()

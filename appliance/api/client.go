@@ -17,13 +17,18 @@ const maxAnswer = 64 << 20 // bytes of one answer
 
 // Client talks to the node behind an admin socket. It implements Service; its
 // methods wait for the answer. Errors are *Error.
-type Client struct{ http http.Client }
+type Client struct {
+	http http.Client
+	// OnStale, if not nil, is called when an answer comes from a node without
+	// quorum: what it tells of the cluster may be old.
+	OnStale func()
+}
 
 var _ Service = (*Client)(nil)
 
 // NewClient returns a client of the socket at path. It connects when first used.
 func NewClient(path string) *Client {
-	return &Client{http.Client{Transport: &http.Transport{
+	return &Client{http: http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, path) },
 	}}}
 }
@@ -52,6 +57,9 @@ func (c *Client) call(ctx context.Context, method, path string, body, answer any
 		return &Error{Kind: Unreachable, Message: fmt.Sprintf("the node broke off: %v", err), Advice: "see its log; it may be stopping"}
 	}
 	defer resp.Body.Close()
+	if c.OnStale != nil && resp.StatusCode < 300 && resp.Header.Get(quorumHeader) == "no" {
+		c.OnStale()
+	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return &Error{Kind: Unreachable, Message: fmt.Sprintf("the node broke off: %v", err), Advice: "see its log; it may be stopping"}

@@ -77,7 +77,24 @@ func Handler(s Service, version string, metrics http.Handler) http.Handler {
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	return http.MaxBytesHandler(mux, maxBody)
+	return http.MaxBytesHandler(withQuorum(s, mux), maxBody)
+}
+
+// quorumHeader says "no" in answers of a node that has heard from no majority
+// lately: what they tell of the cluster may be old.
+const quorumHeader = "Petal-Quorum"
+
+func withQuorum(s Service, next http.Handler) http.Handler {
+	q, ok := s.(interface{ Quorum() bool })
+	if !ok {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !q.Quorum() {
+			w.Header().Set(quorumHeader, "no")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // out is an answer with a body.

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -156,8 +157,17 @@ func (c *call) within(limit time.Duration) (context.Context, context.CancelFunc)
 	return limited, func() { stop(); cancel() }
 }
 
-// node returns a client of the node that --admin names.
+// node returns a client of the node that --admin names. If that has no quorum,
+// people are told that what it says of the cluster may be old.
 func (c *call) node() *api.Client {
+	client := c.client()
+	client.OnStale = sync.OnceFunc(func() {
+		c.say("petal: this node has no quorum: what it says of the cluster may be old; ask another node")
+	})
+	return client
+}
+
+func (c *call) client() *api.Client {
 	if path := c.String("admin"); path != "" {
 		return api.NewClient(path)
 	}

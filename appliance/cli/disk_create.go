@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -19,7 +21,7 @@ LUN of the target IQN_BASE:NAME, which every initiator may log in to until
 			&cli.StringFlag{Name: "size", Usage: "`SIZE` such as 10GiB (2^30) or 10GB (10^9)"},
 			&cli.IntFlag{Name: "block-size", Usage: "logical block length, 512 or 4096", Value: 512},
 			&cli.BoolFlag{Name: "write-back", Usage: "acknowledge writes before they are durable: faster, but a crash loses what was not flushed"},
-			&cli.StringFlag{Name: "scheme", Usage: "`SCHEME` stripe (one copy) or mirror (two, on different nodes)", DefaultText: "mirror where there are two nodes"},
+			&cli.StringFlag{Name: "scheme", Usage: "`SCHEME` stripe (one copy), mirror (two, on different nodes) or mirror3 (three)", DefaultText: "mirror where there are two nodes"},
 			&cli.BoolFlag{Name: "read-only", Usage: "refuse writes"},
 			&cli.StringFlag{Name: "target", Usage: "export it in `IQN`, made if missing"},
 			&cli.IntFlag{Name: "lun", Usage: "as LUN `N`, 0 to 255", DefaultText: "the lowest that was never used", Value: -1},
@@ -28,6 +30,9 @@ LUN of the target IQN_BASE:NAME, which every initiator may log in to until
 		run: runDiskCreate,
 	})
 }
+
+// schemes are the values of --scheme.
+var schemes = []string{"stripe", "mirror", "mirror3"}
 
 func runDiskCreate(c *call) error {
 	if !c.IsSet("size") {
@@ -40,6 +45,9 @@ func runDiskCreate(c *call) error {
 	lun, err := lunFlag(c)
 	if err != nil {
 		return err
+	}
+	if scheme := c.String("scheme"); scheme != "" && !slices.Contains(schemes, scheme) {
+		return usageError{fmt.Sprintf("petal disk create: --scheme %q", scheme), "one of: " + strings.Join(schemes, ", ")}
 	}
 	if c.Bool("no-export") && (c.IsSet("target") || lun != nil) {
 		return usageError{"petal disk create: --no-export contradicts --target and --lun", "leave one of them out"}

@@ -351,7 +351,11 @@ func (n *State) reconfigure(c *metapb.Reconfigure) error {
 	n.mark(c.Down, c.Up)
 	for _, v := range n.Servers() {
 		if out[v.ID] > 0 {
-			n.event("link", v.ID, "%d links go on without server %s: %s", out[v.ID], n.label(v.ID), why)
+			links := "one link goes"
+			if out[v.ID] > 1 {
+				links = fmt.Sprintf("%d links go", out[v.ID])
+			}
+			n.event("link", v.ID, "%s on without server %s: %s", links, n.label(v.ID), why)
 		}
 	}
 	if heads > 0 {
