@@ -8,9 +8,8 @@ import (
 // A brick that has failed takes nothing any more, and nobody knows what it holds.
 // Its links go on with the other copies: the machine closes for good and complains
 // of itself until it is excluded (R6). What was in flight here is answered at once,
-// for its fate is with the others (R12): who waited is sent elsewhere, and so is
-// who waited for the locks of that. Whoever comes later is refused before he asks
-// for anything.
+// for its fate is with the others (R12), and gives up its locks: who waited for
+// them, and whoever comes later, is told in admit that nothing is taken here.
 
 // fail tells the machine that this server's disk has failed, and whoever waits
 // that it is not known what becomes of it. The mutex is held.

@@ -13,19 +13,31 @@ import (
 	"petal/placement"
 )
 
-// dying is a brick whose disk fails at some moment: what it has not made durable
-// by then never will be.
+// dying is a brick whose disk stands still at some moment, and then fails: what it
+// has not made durable by then never will be.
 type dying struct {
 	spy
-	dead error
+	still bool
+	held  []*brick.Record
+	dead  error
 }
 
 func (d *dying) Append(r *brick.Record) error {
-	if d.dead == nil {
-		return d.spy.Append(r)
+	switch {
+	case d.dead != nil:
+		return d.dead
+	case d.still:
+		d.held = append(d.held, r)
+		return nil
 	}
-	d.n.w.after(time.Millisecond, func() { r.Done(r, d.dead) })
-	return nil
+	return d.spy.Append(r)
+}
+
+func (d *dying) fail() {
+	d.dead = syscall.EIO
+	for _, r := range d.held {
+		d.n.w.after(0, func() { r.Done(r, d.dead) })
+	}
 }
 
 func (d *dying) Failed() error {
@@ -76,13 +88,14 @@ func TestDiskDies(t *testing.T) {
 	w.healed()
 	h = w.head(c)
 	w.ok(w.write(h, c, 0, pattern(1, 4096)))
+	d.still = true
 	x := w.write(h, c, 0, pattern(2, 4096))
 	queued := w.write(h, c, 0, pattern(3, 4096)) // behind its lock
-	d.dead = syscall.EIO
-	last := w.write(h, c, 0, pattern(4, 4096))
-	w.done(x, queued, last)
-	if queued.Status != wire.Failed || last.Status != wire.Failed {
-		t.Errorf("what waited for the lock ends with %v, what came later with %v", queued.Status, last.Status)
+	w.run(time.Millisecond)
+	d.fail()
+	w.done(x, queued)
+	if x.Status != wire.Failed || queued.Status != wire.Failed {
+		t.Errorf("what was in flight ends with %v, what waited for its lock with %v", x.Status, queued.Status)
 	}
 	for _, excluded := range []bool{false, true} {
 		if excluded {
@@ -113,7 +126,7 @@ func TestIdleDiskDies(t *testing.T) {
 	if told() {
 		t.Fatal("a server complains of itself though its disk is well")
 	}
-	d.dead = syscall.EIO
+	d.fail()
 	w.run(time.Second)
 	if !told() {
 		t.Error("nobody is told that the disk has failed")

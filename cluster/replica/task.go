@@ -134,10 +134,6 @@ func (t *task) finish() {
 // begin starts an operation that writes.
 func (t *task) begin() {
 	op := t.op
-	if t.s.c.Store.Failed() != nil {
-		t.refuse(wire.Failed) // before it asks for the lock: who holds that may never end
-		return
-	}
 	t.lock.key, t.lock.mask = op.Key, op.mask()
 	t.held = true
 	if t.s.locks.acquire(&t.lock) {
@@ -150,8 +146,6 @@ func (t *task) begin() {
 func (t *task) locked() {
 	op := t.op
 	switch {
-	case t.s.c.Store.Failed() != nil:
-		t.refuse(wire.Failed)
 	case op.Kind == CompareAndWrite:
 		t.load.start(op.first(), op.count(), (*task).compare)
 	case op.Kind == Zero && (op.head() || op.tail()):
