@@ -147,7 +147,7 @@ func (f *fetch) block(i int) block {
 func (l *seat) fetched(from placement.Member, m *wire.Message) {
 	if m.Mask|m.Zeros|m.Bad != 0 && m.Status == wire.OK && !m.Verify() || m.Mask != 0 && m.Flags&wire.FlagZero != 0 {
 		l.s.damaged.Add(1) // not what it says that it is
-		return // it ends by time
+		return             // it ends by time
 	}
 	l.lock()
 	for _, f := range l.fetches {
