@@ -60,3 +60,24 @@ func (s spy) AddMarks(l placement.LinkID, who placement.Members, ms []brick.Mark
 	}
 	s.Brick.AddMarks(l, who, ms, done)
 }
+
+// Read keeps what it has read until release, if it is to.
+func (s spy) Read(op *brick.ReadOp) {
+	if s.n.holds {
+		done := op.Done
+		op.Done = func(op *brick.ReadOp) {
+			op.Done = done
+			s.n.held = append(s.n.held, func() { done(op) })
+		}
+	}
+	s.Brick.Read(op)
+}
+
+func (n *node) release() {
+	n.holds = false
+	held := n.held
+	n.held = nil
+	for _, f := range held {
+		f()
+	}
+}

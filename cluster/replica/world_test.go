@@ -78,7 +78,9 @@ type node struct {
 	stepper bool
 	slow    time.Duration // each disk step takes so long
 	noLease bool
-	frozen  bool                                   // takes no new states
+	frozen  bool // takes no new states
+	holds   bool // what is read now is handed over by release
+	held    []func()
 	waits   map[placement.OpID]func(*wire.Message) // of the coordinator here
 }
 
