@@ -113,7 +113,7 @@ func (b *Brick) take(r *Record, journalled bool) (*pend, error) {
 	case r.local != 0:
 		p.typ, p.stamp, p.excluded = r.local, placement.Stamp{}, 0
 		if p.typ == typeMarks {
-			p.excluded, p.stamp.Ver = r.Excluded, b.order.ver(p.last)
+			p.excluded, p.stamp.Ver = r.Excluded, r.Ver
 		}
 	case r.Kind == Zero:
 		p.typ = typeZero

@@ -120,6 +120,7 @@ type Brick struct {
 	writer     extentWriter // of a Manual brick
 	prefetches sync.Pool
 	destager   destager
+	doneOps    doneOps
 
 	vouched atomic.Uint64 // LSN of the last record of the brick's own
 

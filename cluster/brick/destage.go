@@ -375,6 +375,7 @@ func (b *Brick) applyBatch() error {
 // commitDone applies the batch by which records have come home.
 func (b *Brick) commitDone(batch *pebble.Batch, done []*pend) error {
 	applied := b.order.finish(done)
+	b.doneOps.add(done, b.now())
 	if err := b.lastsBehind(batch, done, applied); err != nil {
 		return err
 	}
@@ -393,11 +394,15 @@ func (b *Brick) commitBatch(batch *pebble.Batch, applied journal.LSN) error {
 	return nil
 }
 
-// applyLasts moves the mark, and enters how far each bucket has come.
+// applyLasts moves the mark, and enters how far each bucket has come, and which
+// operations were done lately.
 func (b *Brick) applyLasts(applied journal.LSN) error {
 	batch := b.pmap.db.NewBatch()
 	defer batch.Close()
 	if err := b.flushLasts(batch, applied); err != nil {
+		return err
+	}
+	if err := b.doneOps.save(batch, b.now()); err != nil {
 		return err
 	}
 	return b.commitBatch(batch, applied)

@@ -73,12 +73,12 @@ func (b *Brick) eraseLasts(x *erasure, p *pend) error {
 	}
 	for _, l := range b.lasts.buckets(p.last.link) {
 		b.order.mu.Lock()
-		committed := l.Committed
+		none, value := l.Committed == placement.Stamp{}, l.value()
 		b.order.mu.Unlock()
-		if committed == (placement.Stamp{}) {
+		if none {
 			continue
 		}
-		if err := l.set(x.batch, committed); err != nil {
+		if err := l.set(x.batch, value); err != nil {
 			return err
 		}
 	}
@@ -90,7 +90,7 @@ func (b *Brick) eraseLasts(x *erasure, p *pend) error {
 func (b *Brick) forgetLasts(link LinkID) {
 	for _, l := range b.lasts.buckets(link) {
 		b.order.mu.Lock()
-		l.Last = Last{}
+		l.Last, l.past = Last{}, History{}
 		b.order.mu.Unlock()
 	}
 }

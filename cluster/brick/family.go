@@ -69,6 +69,8 @@ func (b *Brick) takeEffect(h *head) {
 	switch {
 	case h.Type == typeCut:
 		b.order.cutTo(b.lasts.get(h.Link, h.Bucket), h.stamp())
+	case h.Type == typeHistory:
+		b.order.learn(b.lasts.get(h.Link, h.Bucket), h.stamp(), h.Target)
 	case h.Type == typeUnmark:
 		for s := h.Excluded; s != 0; s = s.Without(s.First()) {
 			b.lasts.voidBefore(markSpace{h.Link, s.First()}, h.Ver)

@@ -25,7 +25,7 @@ import (
 //	56  excluded u64   members (bit per place in the link) that lack this record (R8)
 //	64  committed u64  every record up to this LSN was committed when this one was appended
 //	72  settled  u64   the extents of all records up to this LSN were complete
-//	80  target   u64   typeExtent: extent number (40 bits); typeAbort: LSN that is void; else 0
+//	80  target   u64   typeExtent: extent number (40 bits); typeAbort: LSN that is void; typeHistory: a version; else 0
 //	88  gmap     u32   the link: gmap, and position on its ring
 //	92  position u32
 //	96  crc      16 x u32, typeExtent only
@@ -69,13 +69,14 @@ const (
 	typeUnmark     headType = 15 // marks of members excluded that were made under a version below ver are void
 	typeDiscard    headType = 16 // everything of the family in the buckets that follow is gone; family 0: the link's order
 	typeCut        headType = 17 // ver, seq is the last of the bucket, whatever came before
+	typeHistory    headType = 18 // ver, seq is the last of ver in the bucket; of versions below target nothing is known
 )
 
 var headTypeNames = [...]string{
 	typeWrite: "write", typeExtent: "extent-write", typeZero: "zero", typeAbort: "abort",
 	typeDrop: "drop", typeConfig: "config", typeMarks: "marks", typeCheckpoint: "checkpoint", typeStamp: "stamp",
 	typeMissing: "missing", typeFill: "fill", typeFillZero: "fill with zeros", typeFillAbsent: "fill with nothing",
-	typeRepair: "repair", typeUnmark: "unmark", typeDiscard: "discard", typeCut: "cut",
+	typeRepair: "repair", typeUnmark: "unmark", typeDiscard: "discard", typeCut: "cut", typeHistory: "history",
 }
 
 func (t headType) String() string {
@@ -291,13 +292,13 @@ func (h *head) check() error {
 		if h.Bucket != 0 || h.Excluded == 0 {
 			return rotten("record head", "takes back marks of members %#x in bucket %d", h.Excluded, h.Bucket)
 		}
-	case typeCut:
+	case typeCut, typeHistory:
 		if h.Bucket >= placement.Buckets || h.stamp() == (placement.Stamp{}) {
 			return rotten("record head", "cuts bucket %d at %v", h.Bucket, h.stamp())
 		}
 	case typeStamp:
 	default:
-		return newer("record head", int(h.Type), int(typeCut))
+		return newer("record head", int(h.Type), int(typeHistory))
 	}
 	return nil
 }

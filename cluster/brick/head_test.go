@@ -38,6 +38,7 @@ func headCases() []head {
 		{Type: typeStamp, Committed: 4, Settled: 5},
 		{Type: typeUnmark, Ver: 8, Excluded: 2, Link: h.Link},
 		{Type: typeCut, Bucket: 4095, Ver: 8, Seq: 9, Link: h.Link},
+		{Type: typeHistory, Bucket: 4095, Ver: 8, Seq: 9, Target: 3, Link: h.Link},
 		{Type: typeDiscard, Key: placement.Key{Family: 9}, Link: h.Link, Buckets: &bucketSet{7: 1, 511: 0x80}}}, local...)
 }
 

@@ -24,8 +24,9 @@ type last struct {
 	link   LinkID
 	bucket placement.Bucket
 
-	Last       // under order.mu
-	dirty bool // Committed is greater than in the map; under order.mu
+	Last          // under order.mu
+	past  History // of what is committed; under order.mu
+	dirty bool    // Committed is greater than in the map; under order.mu
 
 	notes []*pend // records that mark blocks or say that they are missing; under lasts.mu
 }
@@ -103,8 +104,14 @@ func (o *order) advanceTo(p *pend, state uint32) {
 	if l.Durable.Before(p.stamp) {
 		l.Durable = p.stamp
 	}
-	if state&stateCommitted != 0 && l.Committed.Before(p.stamp) {
-		l.Committed = p.stamp
+	if state&stateCommitted == 0 {
+		return
+	}
+	news := l.past.add(p.stamp)
+	if l.Committed.Before(p.stamp) {
+		l.Committed, news = p.stamp, true
+	}
+	if news {
 		o.soil(l)
 	}
 }
@@ -117,13 +124,6 @@ func (o *order) soil(l *last) {
 	}
 }
 
-// ver returns the version of the last record of a bucket.
-func (o *order) ver(l *last) uint64 {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return l.Durable.Ver
-}
-
 // cutTo says that everything of a bucket up to a stamp is committed here, or
 // known to be missing.
 func (o *order) cutTo(l *last, s placement.Stamp) {
@@ -132,6 +132,7 @@ func (o *order) cutTo(l *last, s placement.Stamp) {
 	if l.Durable.Before(s) {
 		l.Durable = s
 	}
+	l.past.add(s)
 	if l.Committed.Before(s) {
 		l.Committed = s
 		o.soil(l)
@@ -157,7 +158,9 @@ func (o *order) retreat(p *pend) {
 
 // Keys of lasts in the map, and their values.
 //
-//	'l' | gmap u32 | position u32 | bucket u16   big-endian: ver u64, seq u64, little-endian
+//	'l' | gmap u32 | position u32 | bucket u16   big-endian: ver u64, seq u64, little-endian;
+//	    then the history: from u64, and ver u64, seq u64 of each end but the last,
+//	    which is the same. Without it (from before there was one) no more is known
 //	"mlasts"                                     u64: the lasts know every record up to this LSN
 const (
 	keyLast     = 'l'
@@ -190,12 +193,43 @@ func keyAfter(k []byte) []byte {
 	return nil
 }
 
-// setLast puts what is committed of a bucket into a batch.
-func (l *last) set(batch *pebble.Batch, committed placement.Stamp) error {
+// set puts what is committed of a bucket into a batch.
+func (l *last) set(batch *pebble.Batch, value []byte) error {
 	k := appendLink(make([]byte, 0, lastKeySize), keyLast, l.link)
 	k = binary.BigEndian.AppendUint16(k, uint16(l.bucket))
-	v := binary.LittleEndian.AppendUint64(make([]byte, 0, 16), committed.Ver)
-	return batch.Set(k, binary.LittleEndian.AppendUint64(v, committed.Seq), nil)
+	return batch.Set(k, value, nil)
+}
+
+// value is what the map says of a bucket. order.mu is held.
+func (l *last) value() []byte {
+	le := binary.LittleEndian
+	v := make([]byte, 0, 24+16*len(l.past.Ends))
+	v = le.AppendUint64(le.AppendUint64(v, l.Committed.Ver), l.Committed.Seq)
+	v = le.AppendUint64(v, l.past.From)
+	for _, s := range l.past.Ends {
+		if s != l.Committed {
+			v = le.AppendUint64(le.AppendUint64(v, s.Ver), s.Seq)
+		}
+	}
+	return v
+}
+
+// parse takes a value of the map; false if it is none.
+func (l *last) parse(v []byte) bool {
+	le := binary.LittleEndian
+	if len(v) < 16 || len(v)%16 != 8 && len(v) != 16 || len(v) > 24+16*historyEnds {
+		return false
+	}
+	l.Committed = placement.Stamp{Ver: le.Uint64(v), Seq: le.Uint64(v[8:])}
+	l.Durable, l.past = l.Committed, History{From: l.Committed.Ver}
+	if v = v[16:]; len(v) > 0 {
+		l.past.From = le.Uint64(v)
+		for v = v[8:]; len(v) > 0; v = v[16:] {
+			l.past.add(placement.Stamp{Ver: le.Uint64(v), Seq: le.Uint64(v[8:])})
+		}
+	}
+	l.past.add(l.Committed)
+	return true
 }
 
 // lastsBehind puts into a batch the lasts of records that are in the map though
@@ -215,9 +249,9 @@ func (b *Brick) lastsBehind(batch *pebble.Batch, done []*pend, applied journal.L
 			continue
 		}
 		b.order.mu.Lock()
-		committed := p.last.Committed
+		value := p.last.value()
 		b.order.mu.Unlock()
-		if err := p.last.set(batch, committed); err != nil {
+		if err := p.last.set(batch, value); err != nil {
 			return err
 		}
 	}
@@ -227,15 +261,15 @@ func (b *Brick) lastsBehind(batch *pebble.Batch, done []*pend, applied journal.L
 // flushLasts puts all lasts that the map is behind of into a batch.
 func (b *Brick) flushLasts(batch *pebble.Batch, applied journal.LSN) error {
 	type now struct {
-		l         *last
-		committed placement.Stamp
+		l     *last
+		value []byte
 	}
 	o := &b.order
 	o.mu.Lock()
 	all := make([]now, 0, len(o.dirty))
 	for _, l := range o.dirty {
 		l.dirty = false
-		all = append(all, now{l, l.Committed})
+		all = append(all, now{l, l.value()})
 	}
 	o.dirty = o.dirty[:0]
 	o.mu.Unlock()
@@ -243,7 +277,7 @@ func (b *Brick) flushLasts(batch *pebble.Batch, applied journal.LSN) error {
 		return cmp.Or(cmp.Compare(x.l.link.GMap, y.l.link.GMap), cmp.Compare(x.l.link.Position, y.l.link.Position), cmp.Compare(x.l.bucket, y.l.bucket))
 	})
 	for _, x := range all {
-		if err := x.l.set(batch, x.committed); err != nil {
+		if err := x.l.set(batch, x.value); err != nil {
 			return err
 		}
 	}
@@ -256,13 +290,14 @@ func (b *Brick) flushLasts(batch *pebble.Batch, applied journal.LSN) error {
 // loadLasts reads the lasts from the map, at open.
 func (b *Brick) loadLasts() error {
 	return b.pmap.raw([]byte{keyLast}, []byte{keyLast + 1}, func(k, v []byte) error {
-		if len(k) != lastKeySize || len(v) != 16 || binary.BigEndian.Uint16(k[9:]) >= placement.Buckets {
-			return rotten("map", "has a last %x of %d bytes", k, len(v))
+		if len(k) != lastKeySize || binary.BigEndian.Uint16(k[9:]) >= placement.Buckets {
+			return rotten("map", "has a last %x", k)
 		}
 		link := LinkID{GMap: binary.BigEndian.Uint32(k[1:]), Position: binary.BigEndian.Uint32(k[5:])}
 		l := b.lasts.get(link, placement.Bucket(binary.BigEndian.Uint16(k[9:])))
-		l.Committed = placement.Stamp{Ver: binary.LittleEndian.Uint64(v), Seq: binary.LittleEndian.Uint64(v[8:])}
-		l.Durable = l.Committed
+		if !l.parse(v) {
+			return rotten("map", "has a last of %d bytes", len(v))
+		}
 		return nil
 	})
 }

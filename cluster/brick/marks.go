@@ -7,13 +7,13 @@ import (
 )
 
 // AddMarks notes that members of a link lack blocks, beside what records say
-// that exclude them (R8). The marks count as made under the newest version that
-// a record of their bucket has here. done is called when they are durable, or
+// that exclude them (R8). The marks count as made under a version of the link:
+// see DropMarks. done is called when they are durable, or
 // with the reason why they never will be; it may be called before AddMarks
 // returns if the brick has failed or there are no marks, and must not block. At
 // most MarksMax marks; it panics beyond.
-func (b *Brick) AddMarks(link LinkID, members placement.Members, marks []Mark, done func(error)) {
-	b.appendNotes(typeMarks, link, members, marks, nil, done)
+func (b *Brick) AddMarks(link LinkID, members placement.Members, marks []Mark, ver uint64, done func(error)) {
+	b.appendNotes(typeMarks, link, members, marks, ver, nil, done)
 }
 
 // Marks appends to dst what a member of a link lacks in a bucket: what was marked

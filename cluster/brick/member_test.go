@@ -273,7 +273,7 @@ func TestDiscard(t *testing.T) {
 			g.b.StepDestage(0)
 		}
 	}
-	g.b.AddMarks(memberLink, 2, []Mark{{gone, at(0), 1}}, func(error) {})
+	g.b.AddMarks(memberLink, 2, []Mark{{gone, at(0), 1}}, 1, func(error) {})
 	g.b.AddMissing(memberLink, gone, []Mark{{gone, at(0), 1}}, placement.Stamp{}, func(error) {})
 	g.settleDone()
 	over := false

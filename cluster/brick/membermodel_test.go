@@ -242,19 +242,13 @@ func (g *memberRig) local(typ headType) error {
 		return nil
 	case typeMarks:
 		o.excl = 1 << g.rng.IntN(2)
+		o.stamp.Ver = uint64(g.rng.IntN(int(g.ver) + 1))
 		g.enter(o)
-		g.b.AddMarks(memberLink, o.excl, []Mark{{o.bucket, o.key, o.mask}}, func(err error) {
+		g.b.AddMarks(memberLink, o.excl, []Mark{{o.bucket, o.key, o.mask}}, o.stamp.Ver, func(err error) {
 			if err == nil {
 				g.isDone(o)
 			}
 		})
-		var durable placement.Stamp
-		g.b.Lasts(memberLink, func(b placement.Bucket, l Last) {
-			if b == o.bucket {
-				durable = l.Durable
-			}
-		})
-		o.stamp.Ver = durable.Ver
 		return nil
 	case typeRepair:
 		o.set = g.fold(o.key, true)

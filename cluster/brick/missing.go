@@ -31,7 +31,7 @@ func (b *Brick) AddMissing(link LinkID, bucket placement.Bucket, marks []Mark, l
 	if last != (placement.Stamp{}) {
 		cut = &head{Type: typeCut, Link: link, Bucket: bucket, Ver: last.Ver, Seq: last.Seq}
 	}
-	b.appendNotes(typeMissing, link, 0, marks, cut, func(err error) {
+	b.appendNotes(typeMissing, link, 0, marks, 0, cut, func(err error) {
 		b.dropCached(marks)
 		done(err)
 	})

@@ -115,7 +115,7 @@ func (g *noteGroup) one(_ *Record, err error) {
 
 // appendNotes journals marks, each as a record of the brick's own, and behind
 // them what last says, if anything.
-func (b *Brick) appendNotes(typ headType, link LinkID, members placement.Members, marks []Mark, last *head, end func(error)) {
+func (b *Brick) appendNotes(typ headType, link LinkID, members placement.Members, marks []Mark, ver uint64, last *head, end func(error)) {
 	if len(marks) > MarksMax {
 		panic("brick: too many marks")
 	}
@@ -123,7 +123,7 @@ func (b *Brick) appendNotes(typ headType, link LinkID, members placement.Members
 	records := make([]Record, len(marks))
 	err := b.Failed()
 	for i, m := range marks {
-		records[i] = Record{Kind: Absent, Key: m.Key, Mask: m.Mask, Link: link, Bucket: m.Bucket, Excluded: members, Done: g.one, local: typ}
+		records[i] = Record{Kind: Absent, Key: m.Key, Mask: m.Mask, Link: link, Bucket: m.Bucket, Ver: ver, Excluded: members, Done: g.one, local: typ}
 		if !records[i].valid() {
 			err = cmp.Or(err, error(syscall.EINVAL))
 		}

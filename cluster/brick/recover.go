@@ -39,7 +39,10 @@ type Recovery struct {
 	// Recent are the committed records that the journal still has, oldest first
 	// (R11, R12).
 	Recent []Recent
-	Took   time.Duration
+	// Done are operations that took effect within the last seconds before the
+	// crash and whose records the journal may not have any more (R12).
+	Done []DoneOp
+	Took time.Duration
 }
 
 // Recent tells of a record that was found in the journal.
@@ -126,6 +129,9 @@ func (b *Brick) open(rec *Recovery) (err error) {
 	}
 	applied, err := b.pmap.applied()
 	if err != nil {
+		return err
+	}
+	if rec.Done, err = b.doneOps.load(b.pmap, b.now()); err != nil {
 		return err
 	}
 	if err := b.claimAll(rec); err != nil {

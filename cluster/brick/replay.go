@@ -235,7 +235,7 @@ func (b *Brick) judge(log []logged, settled journal.LSN, rec *Recovery) (torn []
 			void[journal.LSN(h.Target)] = true
 			r.void = true
 			continue
-		case h.Type == typeStamp || h.Type == typeCut:
+		case h.Type == typeStamp || h.Type == typeCut || h.Type == typeHistory:
 			r.void = true
 			continue
 		case h.Type == typeDrop:
@@ -383,15 +383,18 @@ func (b *Brick) readmit(r *logged, known journal.LSN, rec *Recovery) error {
 func (b *Brick) readmitStamp(r *logged) {
 	h := &r.head
 	switch {
-	case h.Type == typeCut || h.Type == typeDiscard && h.Key.Family == 0:
+	case h.Type == typeCut || h.Type == typeHistory || h.Type == typeDiscard && h.Key.Family == 0:
 		b.takeEffect(h)
 	case h.Type.ordered() && (!r.void || r.covered) && h.stamp() != (placement.Stamp{}):
 		l := b.lasts.get(h.Link, h.Bucket)
 		if l.Durable.Before(h.stamp()) {
 			l.Durable = h.stamp()
 		}
-		if r.committed && l.Committed.Before(h.stamp()) {
-			l.Committed = h.stamp()
+		if r.committed {
+			l.past.add(h.stamp())
+			if l.Committed.Before(h.stamp()) {
+				l.Committed = h.stamp()
+			}
 		}
 		b.order.soil(l)
 	}

@@ -1,6 +1,9 @@
 package explore
 
-import "petal/placement"
+import (
+	"petal/cluster/link"
+	"petal/placement"
+)
 
 // brick models what the link needs of one disk: a journal that becomes durable
 // record by record, home blocks, marks, missing blocks, and the index of R11.
@@ -18,6 +21,43 @@ type brick struct {
 	missing uint8              // blocks; as reads see it
 	missed  uint8              // durable
 	marks   [maxMembers]uint8  // blocks that a member lacks, durable (but for what recs say)
+	past    [maxBlocks]past    // per bucket: its committed records (but for those in recs)
+}
+
+// past is the history of a bucket: by ver the number of the last record that was
+// committed.
+type past [maxVers]uint8
+
+func (p *past) add(s stamp) { p[s.ver] = max(p[s.ver], s.seq) }
+
+func (p *past) join(q *past) {
+	for v, seq := range q {
+		p.add(stamp{uint8(v), seq})
+	}
+}
+
+// common is the greatest stamp of the history that is not after s.
+func (p *past) common(s stamp) stamp {
+	for v := int(s.ver); v > 0; v-- {
+		switch seq := p[v]; {
+		case seq > 0 && v == int(s.ver):
+			return stamp{s.ver, min(seq, s.seq)}
+		case seq > 0:
+			return stamp{uint8(v), seq}
+		}
+	}
+	return stamp{}
+}
+
+// history is all that was ever committed of a bucket.
+func (d *brick) history(bucket uint8) past {
+	p := d.past[bucket]
+	for _, r := range d.recs[:d.nrecs] {
+		if r.bucket == bucket && r.committed {
+			p.add(r.stamp)
+		}
+	}
+	return p
 }
 
 // rec is a record in the journal.
@@ -47,6 +87,8 @@ const (
 	todoVoid                       // EffectDiscard
 	todoMiss                       // EffectStoreCut
 	todoSeal                       // EffectSealCut
+	todoHand                       // marks that came with EffectStoreCut
+	todoDrop                       // EffectDropMarks
 )
 
 type todo struct {
@@ -196,6 +238,7 @@ func (d *brick) destage() bool {
 		if d.gone[r.bucket].before(r.stamp) {
 			d.gone[r.bucket] = r.stamp
 		}
+		d.past[r.bucket].add(r.stamp)
 		for m := range d.marks {
 			if r.excluded.Has(placement.Member(m)) {
 				d.marks[m] |= 1 << r.block
@@ -214,6 +257,16 @@ func (d *brick) fill(block, val uint8) {
 	d.home[block] = val
 	d.missing &^= 1 << block
 	d.missed &^= 1 << block
+}
+
+// dropping reports whether a drop of marks is still to be done.
+func (d *brick) dropping(e *link.Effect) bool {
+	for _, t := range d.todo[:d.ntodo] {
+		if t.kind == todoDrop && t.members.Has(e.Member) && t.stamp.ver == uint8(e.Ver) {
+			return true
+		}
+	}
+	return false
 }
 
 // lacking are the blocks that would be missing after a crash.
@@ -238,10 +291,14 @@ func (d *brick) lacks(m placement.Member) uint8 {
 	return b
 }
 
-func (d *brick) dropMarks(m placement.Member) {
+// dropMarks forgets the marks for a member that were made under a lower ver. The
+// machine makes no others before it has heard that it is done.
+func (d *brick) dropMarks(m placement.Member, ver uint8) {
 	d.marks[m] = 0
 	for i := range d.recs[:d.nrecs] {
-		d.recs[i].excluded = d.recs[i].excluded.Without(m)
+		if r := &d.recs[i]; r.stamp.ver < ver {
+			r.excluded = r.excluded.Without(m)
+		}
 	}
 }
 

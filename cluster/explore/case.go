@@ -42,6 +42,10 @@ const (
 	Joined                // the same, and it was let in, and misses those writes
 	Forsaken              // the same, and then the head was excluded, and is down; the other has made the last write
 	Tailed                // the head was excluded with write 0 in its tail and has come back; the other has made write 1
+	Lonely                // of three, 1 and 2 were excluded and have come back; head 0 has made all writes but the last
+	Bereft                // 1 and 2 were excluded, head 0 has made all writes but the last; 1 was let in, and misses them; 0 was excluded, and is down; 2 is back
+	Unheard               // the same, but 2 had write 0, and has not heard that it was committed
+	Outlived              // the head was excluded with write 0 in its tail and has come back; of the others, which made write 1, 2 was out between, and is alone
 )
 
 // Broken is a set of rules that live outside the machine, to break on purpose.
@@ -59,6 +63,8 @@ const (
 	FillLate                           // a fetched block is stored under a later ver
 	TrustTail                          // a cut trusts the member to have all that is not marked
 	ForgetCommits                      // a head that cuts a bucket does not note what it has committed
+	NoHandover                         // marks for others are not handed on with a cut
+	NoHistory                          // who does not know what a member has tells it to give up its tail
 )
 
 func (k *Case) members() placement.Members { return placement.MembersOf(k.Members) }

@@ -1,6 +1,9 @@
 package explore
 
-import "petal/placement"
+import (
+	"petal/cluster/link"
+	"petal/placement"
+)
 
 // codec writes or reads a world, byte by byte: one description for both ways.
 type codec struct {
@@ -109,6 +112,7 @@ func (c *codec) server(s *server, k *Case) {
 	for i := range k.Blocks {
 		c.u8(&d.home[i])
 		c.stamp(&d.last[i], &d.gone[i], &d.floor[i])
+		c.past(&d.past[i])
 	}
 	for i := range k.Writes {
 		x := &d.index[i]
@@ -123,6 +127,21 @@ func (c *codec) server(s *server, k *Case) {
 	}
 }
 
+func (c *codec) past(p *past) {
+	var vers [2]uint8
+	for v, seq := range p {
+		if seq > 0 {
+			vers[v/8] |= 1 << (v % 8)
+		}
+	}
+	c.u8(&vers[0], &vers[1])
+	for v := range p {
+		if vers[v/8]>>(v%8)&1 != 0 {
+			c.u8(&p[v])
+		}
+	}
+}
+
 func (c *codec) queue(q *queue) {
 	c.u8(&q.n)
 	for i := range q.m[:q.n] {
@@ -131,6 +150,10 @@ func (c *codec) queue(q *queue) {
 		c.stamp(&p.stamp, &p.prev, &p.committed)
 		c.set(&p.excluded)
 		c.bits(&p.first, &p.last)
+		if p.kind == link.MsgCut {
+			c.u8(&p.others[0], &p.others[1], &p.others[2])
+			c.past(&p.past)
+		}
 		for j := range p.list[:p.nlist] {
 			c.u8(&p.list[j].bucket)
 			c.stamp(&p.list[j].stamp)

@@ -25,6 +25,10 @@ var smallCases = []Case{
 	{Name: "three", Members: 3, Blocks: []uint8{0}, Writes: []uint8{0}, MaxVer: 2, Max: Budget{Reads: 2}},
 	{Name: "three-crash", Members: 3, Blocks: []uint8{0}, Writes: []uint8{0}, MaxVer: 2, Max: Budget{Reads: 1, Crashes: 1}},
 	{Name: "three-rejoin", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 4, Start: Degraded, Max: Budget{Reads: 1}},
+	{Name: "three-bereft", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 8, Start: Bereft, Max: Budget{Reads: 1}},
+	{Name: "three-lonely", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 6, Start: Lonely},
+	{Name: "three-unheard", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1, 1}, MaxVer: 8, Start: Unheard, Max: Budget{Reads: 1}},
+	{Name: "three-outlived", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 8, Start: Outlived, Max: Budget{Reads: 2}},
 }
 
 func TestSmall(t *testing.T) {

@@ -382,7 +382,8 @@ func (s *state) sendCut(x int, b uint8) {
 	if uint64(g.ver) != s.m[x].Config().Ver {
 		return
 	}
-	s.post(x, int(g.to), packet{kind: link.MsgCut, ver: g.ver, bucket: b, stamp: g.stamp, prev: g.common, session: g.session, first: true, last: true, marks: g.marks})
+	s.post(x, int(g.to), packet{kind: link.MsgCut, ver: g.ver, bucket: b, stamp: g.stamp, prev: g.common, session: g.session, first: true, last: true, marks: g.marks,
+		others: s.handed(x, placement.Member(g.to), b), past: s.w.srv[x].disk.history(b)})
 	s.step(x, &link.Event{Kind: link.EventCutSent, Member: placement.Member(g.to), Bucket: placement.Bucket(b), Session: uint64(g.session)}, 0)
 }
 

@@ -47,8 +47,13 @@ func (s *state) step(x int, ev *link.Event, now time.Duration) {
 		s.effect(x, &fx[i])
 	}
 	for i := range fx {
-		if fx[i].Kind == link.EffectWitness {
+		switch fx[i].Kind {
+		case link.EffectWitness:
 			s.step(x, &link.Event{Kind: link.EventWitnessed, Ver: fx[i].Ver}, now)
+		case link.EffectDropMarks:
+			if !s.w.srv[x].disk.dropping(&fx[i]) {
+				s.step(x, &link.Event{Kind: link.EventDropped}, now)
+			}
 		}
 	}
 	s.fx = append(s.fx, fx)
@@ -74,6 +79,12 @@ func (s *state) effect(x int, e *link.Effect) {
 	case link.EffectSendCut:
 		s.gather(x, e)
 	case link.EffectStoreCut:
+		d.past[e.Bucket].join(&s.inHand.past)
+		for m, blocks := range s.inHand.others {
+			if blocks != 0 {
+				d.later(todo{kind: todoHand, blocks: blocks, members: placement.Members(0).With(placement.Member(m))})
+			}
+		}
 		d.miss(s.inHand.marks)
 		d.later(todo{kind: todoMiss, bucket: uint8(e.Bucket), blocks: s.inHand.marks})
 	case link.EffectSealCut:
@@ -83,13 +94,21 @@ func (s *state) effect(x int, e *link.Effect) {
 		}
 		d.later(todo{kind: todoSeal, stamp: small(e.Stamp), bucket: b})
 	case link.EffectDropMarks:
-		d.dropMarks(e.Member)
+		s.drop(x, e)
 	case link.EffectOpened:
 		if s.w.rotten == uint8(x)+1 && s.m[x].Config().InSync.Len() > 1 {
 			s.w.rotten = 0
 		}
 	case link.EffectPropose:
 		s.propose(x, e)
+	}
+}
+
+// drop forgets marks, at once if there are none.
+func (s *state) drop(x int, e *link.Effect) {
+	d := &s.w.srv[x].disk
+	if d.lacks(e.Member) != 0 || d.next(rest) >= 0 {
+		d.later(todo{kind: todoDrop, stamp: stamp{ver: uint8(e.Ver)}, members: placement.Members(0).With(e.Member)})
 	}
 }
 
@@ -190,6 +209,7 @@ func (s *state) sendWhole(x int, e *link.Effect) {
 	s.post(x, int(e.Member), packet{
 		kind: link.MsgCut, ver: uint8(e.Ver), bucket: uint8(e.Bucket), stamp: small(e.Stamp), first: true, last: true,
 		prev: small(e.Prev), marks: s.k.inBucket(uint8(e.Bucket)) &^ s.w.srv[x].disk.missing,
+		others: s.handed(x, e.Member, uint8(e.Bucket)), past: s.w.srv[x].disk.history(uint8(e.Bucket)),
 	})
 }
 
@@ -200,6 +220,10 @@ func (s *state) gather(x int, e *link.Effect) {
 	b, prev := uint8(e.Bucket), small(e.Prev)
 	g := gathered{on: true, to: uint8(e.Member), ver: uint8(e.Ver), session: uint8(e.Session), stamp: small(e.Stamp), common: small(e.Common), marks: d.lacks(e.Member)}
 	till := small(e.Till)
+	if e.All && s.k.Broken&NoHistory == 0 {
+		h := d.history(b)
+		g.common = h.common(prev)
+	}
 	if s.k.Broken&TrustTail == 0 {
 		if e.All || prev.before(till) && prev.before(d.floor[b]) {
 			g.marks |= s.k.inBucket(b) &^ d.missing
@@ -215,6 +239,18 @@ func (s *state) gather(x int, e *link.Effect) {
 	if s.k.Broken&ForgetCommits == 0 && d.last[b].before(g.stamp) {
 		d.last[b] = g.stamp
 	}
+}
+
+// handed are the marks that go with a Cut: of a bucket, for the others that are
+// out of sync.
+func (s *state) handed(x int, to placement.Member, b uint8) (others [maxMembers]uint8) {
+	out := s.k.members() &^ s.m[x].Config().InSync
+	for m := range s.k.Members {
+		if who := placement.Member(m); who != to && out.Has(who) && s.k.Broken&NoHandover == 0 {
+			others[m] = s.w.srv[x].disk.lacks(who) & s.k.inBucket(b)
+		}
+	}
+	return others
 }
 
 // sync makes the first thing of a class durable.
@@ -242,6 +278,12 @@ func (s *state) sync(x int, c class) {
 	case todoMiss:
 		d.missed |= t.blocks & d.missing
 		return
+	case todoHand:
+		d.marks[t.members.First()] |= t.blocks
+		return
+	case todoDrop:
+		d.dropMarks(t.members.First(), t.stamp.ver)
+		ev.Kind = link.EventDropped
 	case todoVoid:
 		for i := range d.recs[:d.nrecs] {
 			if d.recs[i].stamp == t.stamp && d.recs[i].bucket == t.bucket {

@@ -11,10 +11,11 @@ const (
 	maxMembers = placement.MaxCopies
 	maxBlocks  = 2
 	maxWrites  = 3
-	maxLog     = 10
+	maxLog     = 14
 	maxRecs    = 6
-	maxTodo    = 8
+	maxTodo    = 10
 	maxQueue   = 8
+	maxVers    = 12
 )
 
 // world is a whole small cluster around one link, but for the machines, which
@@ -121,8 +122,10 @@ type packet struct {
 	first, last bool
 	list        [maxBlocks]listed
 	nlist       uint8
-	write, val  uint8 // Replicate, Recover: id of the write, and what the block holds after it
-	marks       uint8 // Cut: blocks
+	write, val  uint8             // Replicate, Recover: id of the write, and what the block holds after it
+	marks       uint8             // Cut: blocks
+	others      [maxMembers]uint8 // Cut: blocks that others lack
+	past        past              // Cut
 }
 
 type listed struct {

@@ -21,6 +21,7 @@ func mirrored(t testing.TB) (write func(placement.Bucket)) {
 		step(i, Event{Kind: EventLease, Until: time.Hour, Index: 1})
 		step(i, Event{Kind: EventUp, Member: placement.Member(1 - i)})
 		step(i, Event{Kind: EventWitnessed, Ver: 1})
+		step(i, Event{Kind: EventDropped})
 	}
 	msg := &Msg{Kind: MsgSummary, Ver: 1, First: true, Last: true}
 	step(0, Event{Kind: EventMessage, Member: 1, Msg: msg})

@@ -17,7 +17,7 @@ func (m *Machine) AppendState(b []byte) []byte {
 		}
 	}
 	stamp := func(s placement.Stamp) { u(s.Ver, s.Seq) }
-	u(uint64(m.state), m.cfg.Ver, uint64(m.cfg.InSync), uint64(m.cfg.Head), uint64(m.cause), uint64(m.up), uint64(m.known), uint64(m.before), m.witnessed, m.session, bit(m.failed)|bit(m.whole)<<1)
+	u(uint64(m.state), m.cfg.Ver, uint64(m.cfg.InSync), uint64(m.cfg.Head), uint64(m.cause), uint64(m.up), uint64(m.known), uint64(m.before), m.witnessed, m.session, uint64(m.dropping), bit(m.failed)|bit(m.whole)<<1)
 	u(uint64(m.grant.until), m.grant.done, bit(m.grant.live), uint64(m.grant.next.until), m.grant.next.index)
 	u(uint64(m.open.got), bit(m.open.planned), uint64(m.open.behind), bit(m.open.opened))
 	u(bit(m.join.active), bit(m.join.proposed), bit(m.join.whole), uint64(m.join.member), m.join.session, uint64(m.join.next), uint64(m.join.pipeline))
@@ -67,7 +67,7 @@ func (m *Machine) LoadState(b []byte) []byte {
 	m.reset()
 	m.state = State(u())
 	m.cfg = placement.Config{Ver: u(), InSync: placement.Members(u()), Head: placement.Member(u())}
-	m.cause, m.up, m.known, m.before, m.witnessed, m.session = Cause(u()), placement.Members(u()), placement.Members(u()), placement.Members(u()), u(), u()
+	m.cause, m.up, m.known, m.before, m.witnessed, m.session, m.dropping = Cause(u()), placement.Members(u()), placement.Members(u()), placement.Members(u()), u(), u(), int(u())
 	f := u()
 	m.failed, m.whole = f&1 != 0, f&2 != 0
 	m.grant.until, m.grant.done, m.grant.live = time.Duration(u()), u(), set()

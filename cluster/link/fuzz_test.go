@@ -57,6 +57,8 @@ func (h *honest) step(ev Event) {
 		switch e.Kind {
 		case EffectWitness:
 			h.todo = append(h.todo, Event{Kind: EventWitnessed, Ver: e.Ver})
+		case EffectDropMarks:
+			h.todo = append(h.todo, Event{Kind: EventDropped})
 		case EffectDiscard:
 			h.todo = append(h.todo, Event{Kind: EventDiscarded, Rec: e.Rec})
 		case EffectMark:

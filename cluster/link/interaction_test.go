@@ -225,6 +225,8 @@ func (s *stage) effect(i int, e Effect) {
 		later(Event{Kind: EventMarked, Rec: e.Rec})
 	case EffectWitness:
 		later(Event{Kind: EventWitnessed, Ver: e.Ver})
+	case EffectDropMarks: // there are none
+		s.step(i, Event{Kind: EventDropped})
 	case EffectSendRange:
 		s.say(i, "send %c what is in %d after %s up to %s", 'A'+e.Member, b, e.Prev, e.Stamp)
 		s.sendRange(i, e)

@@ -18,10 +18,14 @@ import (
 //	member -> head    Ack: that is durable; the bucket's records go to it too
 //	head   -> member  Opened: what has no cut is empty
 //	head              propose Rejoined
-//	all in sync       when a ver with the member in sync opens: drop its marks
+//	all in sync       under a ver with the member in sync: drop its marks, then open
 //
-// The marks stay until then: a member that loses the last thing it stored, and
-// says so by its last stamps, gets them again.
+// With three copies another member may be out meanwhile. Then the head hands on
+// what it knows of that one, with each Cut: its marks, and the bucket's history,
+// by which it can be told what of its tail was committed. The joiner, which
+// forgot what it knew itself when it fell out, has stored that before it
+// acknowledges, and so can let the other in if it is head next. What it misses
+// itself is missing there too, if it is marked, until somebody comes who has it.
 //
 // Until it has proposed, the head may forget the join when the member goes
 // away: what is in flight without naming the member is marked first. After
@@ -156,7 +160,7 @@ func (m *Machine) cutSent(to placement.Member, n placement.Bucket, session uint6
 	b.awaited = true
 	j.since = now
 	if m.broken(FaultDropMarksEarly) {
-		m.emit(Effect{Kind: EffectDropMarks, Member: to, Ver: m.cfg.Ver + 1})
+		m.drop(to, m.cfg.Ver+1)
 	}
 }
 

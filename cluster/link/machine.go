@@ -75,6 +75,7 @@ type Machine struct {
 	marking    int    // EffectMark under way
 	discarding int    // EffectDiscard under way
 	storing    int    // Cuts whose last part is being stored
+	dropping   int    // EffectDropMarks under way
 	failed     bool   // the brick failed a record: never in sync again in this life
 
 	open    opening
@@ -206,6 +207,9 @@ func (m *Machine) Step(ev *Event, now time.Duration) []Effect {
 		m.cutSent(ev.Member, ev.Bucket, ev.Session, now)
 	case EventCutStored:
 		m.cutStored(ev.Bucket)
+	case EventDropped:
+		m.dropping--
+		m.settle(now)
 	case EventTick:
 		m.tick(now)
 	default:
@@ -224,6 +228,7 @@ func (m *Machine) apply(c placement.Config, index uint64, now time.Duration) {
 		m.open = opening{}
 		m.forgetJoin()
 		m.uncut()
+		m.doubtMarks()
 		if m.inSync() {
 			m.become(Settling)
 			m.emit(Effect{Kind: EffectWitness, Ver: c.Ver, Solo: m.alone() && m.o.Copies > 1})
@@ -236,6 +241,34 @@ func (m *Machine) apply(c placement.Config, index uint64, now time.Duration) {
 	}
 	m.applied(index, now)
 	m.settle(now)
+}
+
+// doubtMarks drops marks that a new configuration makes void (R9). Who is in sync
+// has what it lacks as missing blocks; if that were forgotten here later than by
+// the others, it might be told after its next absence to copy from nobody what it
+// has copied already. And who is out does not hear of what happens: all that it
+// knows of the others is void, until the head that lets it in tells it anew.
+// Before that is durable it neither opens nor asks to be let in.
+func (m *Machine) doubtMarks() {
+	void := m.others()
+	if !m.inSync() {
+		void = m.all.Without(m.o.Self)
+	}
+	for k := void; k != 0; k = k.Without(k.First()) {
+		m.drop(k.First(), m.cfg.Ver)
+	}
+	if m.broken(FaultKeepKnown) {
+		return
+	}
+	m.known &^= void
+	if !m.inSync() {
+		m.before = 0
+	}
+}
+
+func (m *Machine) drop(of placement.Member, ver uint64) {
+	m.dropping++
+	m.emit(Effect{Kind: EffectDropMarks, Member: of, Ver: ver})
 }
 
 // shut says that the machine serves no more, if it did.
@@ -267,7 +300,7 @@ func (m *Machine) fence(ver uint64) {
 
 // settle moves on a machine that waited for its own brick.
 func (m *Machine) settle(now time.Duration) {
-	if m.undurable != 0 || m.storing != 0 || m.discarding != 0 {
+	if m.undurable != 0 || m.storing != 0 || m.discarding != 0 || m.dropping != 0 && !m.broken(FaultDropLate) {
 		return
 	}
 	switch m.state {

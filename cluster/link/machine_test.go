@@ -32,6 +32,8 @@ func (p *pair) step(i int, ev Event) {
 		switch e.Kind {
 		case EffectWitness:
 			p.step(i, Event{Kind: EventWitnessed, Ver: e.Ver})
+		case EffectDropMarks:
+			p.step(i, Event{Kind: EventDropped})
 		case EffectSend:
 			if p.lossy {
 				continue

@@ -264,7 +264,6 @@ func (m *Machine) tryOpen(now time.Duration) {
 		m.wait[i] = waiting{since: now}
 	}
 	for k := m.others(); k != 0; k = k.Without(k.First()) {
-		m.emit(Effect{Kind: EffectDropMarks, Member: k.First(), Ver: m.cfg.Ver})
 		if m.Head() {
 			m.send(k.First(), Msg{Kind: MsgOpened})
 		}

@@ -155,6 +155,7 @@ func TestNothingOpensOverWhatIsGivenUp(t *testing.T) {
 		ver++
 		fx := m.Step(&Event{Kind: EventConfig, Config: placement.Config{Ver: ver, InSync: in}, Index: ver}, p.now)
 		m.Step(&Event{Kind: EventWitnessed, Ver: ver}, p.now)
+		m.Step(&Event{Kind: EventDropped}, p.now)
 		return fx
 	}
 	config(1)                                                                                       // out of sync, with the record as its tail
@@ -179,6 +180,7 @@ func TestRecoveredInOrder(t *testing.T) {
 	p.m[1].Step(&Event{Kind: EventConfig, Config: placement.Config{Ver: 3, InSync: 3}, Index: 3}, p.now)
 	p.durableOnly(1)
 	p.m[1].Step(&Event{Kind: EventWitnessed, Ver: 3}, p.now)
+	p.m[1].Step(&Event{Kind: EventDropped}, p.now)
 	for i, c := range []struct {
 		prev, s placement.Stamp
 		want    Verdict

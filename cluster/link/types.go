@@ -93,13 +93,14 @@ const (
 	EventWitnessed // EffectWitness of Ver is durable
 	EventCutSent   // EffectSendCut to Member of Bucket is done: its last part is under way in the ordered connection
 	EventCutStored // EffectSealCut of Bucket is durable
+	EventDropped   // an EffectDropMarks is durable
 	EventTick      // time has passed; see Machine.TickIn
 )
 
 var eventNames = [...]string{
 	EventConfig: "config", EventLease: "lease", EventFence: "fence", EventUp: "up", EventDown: "down",
 	EventAppended: "appended", EventDurable: "durable", EventMessage: "message", EventMarked: "marked",
-	EventDiscarded: "discarded", EventWitnessed: "witnessed", EventCutSent: "cut-sent", EventCutStored: "cut-stored", EventTick: "tick",
+	EventDiscarded: "discarded", EventWitnessed: "witnessed", EventCutSent: "cut-sent", EventCutStored: "cut-stored", EventDropped: "dropped", EventTick: "tick",
 }
 
 func (k EventKind) String() string { return name(eventNames[:], uint8(k), "event") }
@@ -144,7 +145,8 @@ const (
 	// Stamp: send each as Recover, in order, Excluded joined with Members. What
 	// the journal no longer has is read from where it lies, the stamps from the
 	// index (R11). If the index no longer has them: send Cut, Session 0, with
-	// and Prev, every block that this server has of the bucket (not what it misses).
+	// Stamp and Prev, every block that this server has of the bucket (not what it
+	// misses), and what goes with every Cut (below).
 	EffectSendRange
 	// EffectSendCut: send Cut to Member, with Common as its Prev: the marks of
 	// Bucket for Member, and all records of it after Prev up to Till by the index
@@ -154,17 +156,27 @@ const (
 	// committed: it may become the only one that has the marked blocks, and must
 	// not take them for a tail after a crash. Then EventCutSent. Nothing of the
 	// bucket is in flight, and nothing is admitted meanwhile.
+	//
+	// With All the machine does not know what both have in common. The shell finds
+	// it in the bucket's history: the greatest committed stamp not after Prev. If
+	// the history does not go back so far, it is the zero Stamp; but while this
+	// server misses blocks of the bucket, no Cut is sent then: a tail might be
+	// given up that was committed, and is all that is left of them.
+	//
+	// With every Cut go the marks of Bucket for all who are out of sync but
+	// Member, and its history: Member may be head next, and let them in.
 	EffectSendCut
 	// EffectStoreCut: the message in hand is a part of a Cut: its blocks are
 	// missing here (after the commits of this Step, before anything appended
-	// later).
+	// later). What went with it is stored, too.
 	EffectStoreCut
 	// EffectSealCut: when all of Bucket's Cut is durable, Stamp becomes the
 	// bucket's last committed stamp, durably; then EventCutStored.
 	EffectSealCut
-	// EffectDropMarks: Member is in sync and has what it lacks as missing blocks
-	// of its own: forget all marks for it that were made under a lower Ver, at
-	// leisure. Most often there are none.
+	// EffectDropMarks: forget all marks for Member that were made under a lower
+	// Ver, then EventDropped: Member is in sync and has what it lacks as missing
+	// blocks of its own, or this server is out of sync, and who lets it in knows
+	// better. Most often there are none.
 	EffectDropMarks
 	EffectOpened // the machine serves under Ver from now on: ops that wait may try again
 	EffectClosed // and from now on not; Cause tells why

@@ -19,6 +19,7 @@ import (
 //	Ack, Summary, Opened, Rejoin under their names; Index is Session
 //	Committed, Ask       LinkControl with a Code of their own
 //	-                    LinkControl: operations of a bucket, before a Cut (R12)
+//	-                    LinkControl: its history and marks for others, before a Cut (R9)
 //
 // First and Last are two bits of Code.
 const (
@@ -27,6 +28,8 @@ const (
 	codeCommitted = 1 << 2
 	codeAsk       = 1 << 3
 	codeOps       = 1 << 4
+	codeHistory   = 1 << 5
+	codeMarks     = 1 << 6
 )
 
 var wireKinds = [...]wire.Kind{

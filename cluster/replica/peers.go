@@ -125,9 +125,18 @@ func (l *seat) member(s placement.Server) (placement.Member, bool) {
 
 // told gives the machine a message.
 func (l *seat) told(from placement.Member, m *wire.Message) {
-	if m.Kind == wire.LinkControl && m.Code == codeOps {
-		l.learnOps(m)
-		return
+	if m.Kind == wire.LinkControl {
+		switch m.Code {
+		case codeOps:
+			l.learnOps(m)
+			return
+		case codeHistory:
+			l.learnHistory(from, m)
+			return
+		case codeMarks:
+			l.learnMarks(from, m)
+			return
+		}
 	}
 	var msg link.Msg
 	l.lock()

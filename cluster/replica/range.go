@@ -191,13 +191,14 @@ func (x *ranger) cut() {
 	known := l.past.since(x.e.Bucket, x.e.Prev, x.e.Stamp, func(*past) {})
 	l.unlock()
 	if !known {
-		all, err := l.everything(x.e.Bucket)
-		if err != nil {
+		var err error
+		if marks, err = l.everything(x.e.Bucket, false, marks); err != nil {
 			return
 		}
-		marks = append(all, marks...)
 	}
 	e := x.e
 	e.Session, e.Common = 0, e.Prev
-	l.sendMarks(&e, marks)
+	if l.handOver(&e) {
+		l.sendMarks(&e, marks)
+	}
 }

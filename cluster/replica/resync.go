@@ -17,7 +17,7 @@ const marksMax = 4096
 // record does not say so (R7, R8).
 func (l *seat) mark(r link.Record, members placement.Members) {
 	rec := l.tasks[r.Ref-1].rec
-	l.s.c.Store.AddMarks(l.id, members, []brick.Mark{markOf(rec)}, func(err error) {
+	l.s.c.Store.AddMarks(l.id, members, []brick.Mark{markOf(rec)}, l.ver, func(err error) {
 		if err != nil {
 			return // the brick has failed; so will the record's link
 		}
@@ -53,32 +53,50 @@ func (l *seat) void(tail []link.Record) {
 // admitted until the machine hears that it is sent.
 func (l *seat) sendCut(e link.Effect) {
 	var marks []brick.Mark
-	known := !e.All && !l.blank.Has(e.Member)
+	known := !e.All
 	if known && e.Prev.Before(e.Till) {
 		known = l.past.since(e.Bucket, e.Prev, e.Till, func(p *past) {
 			marks = append(marks, brick.Mark{Key: p.key, Bucket: p.bucket, Mask: p.mask})
 		})
+	}
+	how := some
+	switch {
+	case l.blank.Has(e.Member):
+		how = whole
+	case !known:
+		how = most
 	}
 	// First it becomes durable that all this is committed here: else, after a
 	// crash, it could be taken for a tail and given up in favour of the very
 	// member that is to get it.
 	l.s.c.Store.AddMissing(l.id, e.Bucket, nil, e.Stamp, func(err error) {
 		if err == nil {
-			l.call(func() { l.later = append(l.later, func() { l.gather(&e, marks, known) }) })
+			l.call(func() { l.later = append(l.later, func() { l.gather(&e, marks, how) }) })
 		}
 	})
 }
 
+// extent is how much a cut tells to copy.
+type extent uint8
+
+const (
+	some  extent = iota // what is marked
+	most                // and all that is here: what the member has lost is not known
+	whole               // and all that is missing here: it has nothing of worth (R14)
+)
+
 // gather completes the marks of a cut and sends them. The mutex is not held: the
 // map may have to be read.
-func (l *seat) gather(e *link.Effect, marks []brick.Mark, known bool) {
-	var err error
-	if known {
-		marks, err = l.marked(e.Member, e.Bucket, marks)
-	} else {
-		marks, err = l.everything(e.Bucket)
+func (l *seat) gather(e *link.Effect, marks []brick.Mark, how extent) {
+	marks, err := l.marked(e.Member, e.Bucket, marks)
+	if err == nil && how != some {
+		marks, err = l.everything(e.Bucket, how == whole, marks)
 	}
-	if err == nil && l.sendMarks(e, marks) {
+	if err == nil && e.All && how != whole && !l.common(e) {
+		l.s.c.Log.Warn("a member can't be let in before it is known what it has", "link", l.id, "bucket", e.Bucket, "member", e.Member)
+		return // the join will be given up
+	}
+	if err == nil && l.handOver(e) && l.sendMarks(e, marks) {
 		l.post(link.Event{Kind: link.EventCutSent, Member: e.Member, Bucket: e.Bucket, Session: e.Session})
 	}
 }
@@ -100,9 +118,9 @@ func (l *seat) marked(to placement.Member, bucket placement.Bucket, marks []bric
 	}
 }
 
-// everything is all blocks of the chunks of a bucket that this server has
-// anything of, but for those that it misses itself.
-func (l *seat) everything(bucket placement.Bucket) (marks []brick.Mark, err error) {
+// everything appends all blocks of the chunks of a bucket that this server has
+// anything of; with missing also those that it misses itself.
+func (l *seat) everything(bucket placement.Bucket, missing bool, marks []brick.Mark) ([]brick.Mark, error) {
 	dst := make([]placement.Key, 0, 256)
 	families, err := l.s.c.Store.Families(nil)
 	for _, f := range families {
@@ -120,7 +138,11 @@ func (l *seat) everything(bucket placement.Bucket) (marks []brick.Mark, err erro
 				if err := l.s.c.Store.Sums(k, &sums); err != nil {
 					return nil, err
 				}
-				if mask := placement.Full &^ sums.Missing; mask != 0 {
+				mask := placement.Full
+				if !missing {
+					mask &^= sums.Missing
+				}
+				if mask != 0 {
 					marks = append(marks, brick.Mark{Key: k, Bucket: bucket, Mask: mask})
 				}
 			}
@@ -196,15 +218,9 @@ func (l *seat) learnOps(m *wire.Message) {
 // cut takes a part of what this server lacks of a bucket.
 func (l *seat) cut(from placement.Member, m *wire.Message) {
 	var msg link.Msg
-	var marks []brick.Mark
-	err := wire.ParseMarks(m.Body, func(x wire.Mark) bool {
-		marks = append(marks, brick.Mark{Key: x.Key, Bucket: m.Bucket, Mask: x.Mask})
-		return placement.BucketOf(x.Key.Family, x.Key.Chunk) == m.Bucket && len(marks) <= marksMax
-	})
-	for _, x := range marks {
-		if err != nil || len(marks) > marksMax || placement.BucketOf(x.Key.Family, x.Key.Chunk) != m.Bucket {
-			return
-		}
+	marks, ok := parseMarks(m, 0)
+	if !ok {
+		return
 	}
 	l.lock()
 	l.parse(m, &msg)
@@ -240,12 +256,18 @@ func (l *seat) sealCut(e *link.Effect) {
 	})
 }
 
-// dropMarks forgets marks that a member needs no more.
+// dropMarks forgets marks that are void.
 func (l *seat) dropMarks(e *link.Effect) {
+	done := func(err error) {
+		if err == nil { // else the brick has failed
+			l.post(link.Event{Kind: link.EventDropped})
+		}
+	}
 	if l.s.c.Store.MarkCount(l.id, e.Member) == 0 {
+		done(nil)
 		return
 	}
-	l.s.c.Store.DropMarks(l.id, e.Member, e.Ver, func(error) {})
+	l.s.c.Store.DropMarks(l.id, e.Member, e.Ver, done)
 }
 
 // discardAll throws away what this server has of a link: its disk was set back

@@ -29,13 +29,15 @@ type Store interface {
 	UpdateSuper(func(*brick.Super) error) error
 
 	Lasts(placement.LinkID, func(placement.Bucket, brick.Last))
-	AddMarks(placement.LinkID, placement.Members, []brick.Mark, func(error))
+	AddMarks(link placement.LinkID, members placement.Members, marks []brick.Mark, ver uint64, done func(error))
 	Marks(link placement.LinkID, m placement.Member, b placement.Bucket, from placement.Key, dst []brick.Mark) ([]brick.Mark, error)
 	DropMarks(link placement.LinkID, m placement.Member, ver uint64, done func(error))
 	MarkCount(placement.LinkID, placement.Member) int64
 	AddMissing(link placement.LinkID, b placement.Bucket, marks []brick.Mark, last placement.Stamp, done func(error))
 	Missing(link placement.LinkID, from brick.Mark, dst []brick.Mark) ([]brick.Mark, error)
 	MissingCount(placement.LinkID) int64
+	History(placement.LinkID, placement.Bucket) brick.History
+	AddHistory(placement.LinkID, placement.Bucket, brick.History)
 	AppendFill(*brick.Record) error
 	AppendRepair(*brick.Record) error
 	Keys(f placement.Family, b placement.Bucket, from placement.Key, dst []placement.Key) ([]placement.Key, error)

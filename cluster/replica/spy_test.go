@@ -54,11 +54,11 @@ func (s spy) AddMissing(l placement.LinkID, b placement.Bucket, ms []brick.Mark,
 	s.Brick.AddMissing(l, b, ms, last, done)
 }
 
-func (s spy) AddMarks(l placement.LinkID, who placement.Members, ms []brick.Mark, done func(error)) {
+func (s spy) AddMarks(l placement.LinkID, who placement.Members, ms []brick.Mark, ver uint64, done func(error)) {
 	for _, m := range ms {
 		s.tell(m.Key, "mark %x for %b", m.Mask, who)
 	}
-	s.Brick.AddMarks(l, who, ms, done)
+	s.Brick.AddMarks(l, who, ms, ver, done)
 }
 
 // Read keeps what it has read until release, if it is to.
