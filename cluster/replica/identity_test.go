@@ -95,3 +95,26 @@ func TestResendOfARangeIsKnown(t *testing.T) {
 	w.ok(w.again(w.nodes[1], x, a))
 	w.want(w.nodes[1], c, 0, b)
 }
+
+// TestResendAfterAllRestartedIsKnown: R12. A record has come home and left the
+// journal everywhere, and then everybody loses the power: the operation is known
+// still.
+func TestResendAfterAllRestartedIsKnown(t *testing.T) {
+	w := newWorld(t, 1, 2, placement.Mirror)
+	w.opened()
+	c := w.chunkOf(0, 0)
+	a, b := pattern(1, 4096), pattern(2, 4096)
+	x := w.write(w.nodes[0], c, 0, a)
+	w.ok(x)
+	w.nodes[0].forgetJournal()
+	for range 2 { // and what was read from the map is written there again
+		for _, n := range w.nodes {
+			n.stop(true)
+		}
+		w.restartAll()
+		w.ok(w.write(w.nodes[0], c, 0, b))
+		w.ok(w.again(w.nodes[0], x, a))
+		w.want(w.nodes[0], c, 0, b)
+		w.nodes[0].forgetJournal()
+	}
+}

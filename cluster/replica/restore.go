@@ -28,6 +28,11 @@ func (l *seat) restore(rec *brick.Recovery) {
 		l.past.begin(b, x.Committed)
 	})
 	l.remember(rec.Recent)
+	for _, x := range rec.Done {
+		if x.Link == l.id {
+			l.past.tell(x.Op, l.s.now())
+		}
+	}
 	for _, b := range sortedKeys(buckets) {
 		l.restoreBucket(b, buckets[b], prepared[b])
 	}
