@@ -82,6 +82,10 @@ func (a *appliance) ChangeDisk(ctx context.Context, name string, c api.DiskChang
 	if a.node.State().Disk(name) == nil {
 		return api.Disk{}, notFound("disk", name, "petal disk list")
 	}
+	if !a.Quorum() { // a change of size asks the data first, which would say less
+		return api.Disk{}, refusal(&meta.Error{Kind: meta.ErrNoQuorum, Thing: "node " + a.conf.Node.Name, Why: "nothing can be changed here now",
+			Advice: "see `petal cluster status`; most of the voters must be up and in touch"})
+	}
 	_, err := a.node.UpdateDisk(ctx, name, cluster.DiskChange{Size: c.Size, Shrink: c.Shrink, WriteBack: c.WriteBack, ReadOnly: c.ReadOnly})
 	if err := a.changed(err); err != nil {
 		return api.Disk{}, err

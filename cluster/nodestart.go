@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"petal/cluster/brick"
@@ -24,9 +25,12 @@ func (n *Node) ask() {
 		if err == nil && s.Server(n.self) == nil {
 			err = fmt.Errorf("server %d is not in the agreed state", n.self)
 			if s.ClusterID() != (meta.ID{}) {
-				n.fail(&meta.Error{Kind: meta.ErrNotFound, Thing: fmt.Sprintf("server %d", n.self), Why: "it is no member of the cluster any more", Advice: "let it join anew, with an empty directory and brick"})
+				n.fail(n.noMember(""))
 				return
 			}
+		}
+		if err != nil && n.removed() {
+			return
 		}
 		if err != nil {
 			n.later(err, n.ask)
@@ -34,6 +38,24 @@ func (n *Node) ask() {
 		}
 		n.run(func() { n.start(s) })
 	})
+}
+
+// removed ends a start of which others say that this server has been taken out:
+// they won't talk to it, so that it can't learn it from the agreed state.
+func (n *Node) removed() bool {
+	t, ok := n.net.(*tcp)
+	if !ok {
+		return false
+	}
+	who := t.strange()
+	if len(who) > 0 {
+		n.fail(n.noMember(", says " + strings.Join(who, ", ")))
+	}
+	return len(who) > 0
+}
+
+func (n *Node) noMember(by string) error {
+	return &meta.Error{Kind: meta.ErrNotFound, Thing: fmt.Sprintf("server %d", n.self), Why: "it is no member of the cluster any more" + by, Advice: "let it join anew, with an empty directory and brick"}
 }
 
 // later tries a step of the start again.

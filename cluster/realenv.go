@@ -82,6 +82,10 @@ func transportOf(opt *Options, id *identity) func(placement.Server, Handler) (Tr
 		if err != nil && !(opt.Plain && errors.Is(err, fs.ErrNotExist)) {
 			return nil, fmt.Errorf("certificate: %w", err)
 		}
+		if want := (pki.Name{Cluster: id.Cluster, Server: self}); own != nil && own.Name() != want {
+			return nil, &meta.Error{Kind: meta.ErrInvalid, Thing: "certificate in " + filepath.Join(opt.Dir, "tls"), Why: fmt.Sprintf("it is of server %d of cluster %x, this is server %d of cluster %x",
+				own.Name().Server, own.Name().Cluster, self, id.Cluster), Advice: "put back the tls directory with which this node joined; if it is lost, remove the node and let it join anew"}
+		}
 		n := h.(*Node)
 		o := peer.Options{
 			Cluster: id.Cluster, Self: self, Release: fmt.Sprint(meta.Release), TLS: own,
@@ -151,6 +155,16 @@ func (n *Node) renewNow(own *pki.Identity) error {
 		return err
 	}
 	return own.Store(filepath.Join(n.opt.Dir, "tls"))
+}
+
+// strange are the names of those who say that this server is no member any more.
+func (t *tcp) strange() (names []string) {
+	for _, s := range t.Status() {
+		if s.Stranger {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 // SetPeers says who there is.

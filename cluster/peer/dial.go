@@ -185,7 +185,7 @@ func (b *bundle) greet(ctx context.Context, raw net.Conn, s session, class wire.
 	}
 	c.offsets.sample(m.At, m.Sent, opt.Clock.Now())
 	if g.Refusal != welcome {
-		return nil, fmt.Errorf("server %d %v", b.peer.id, g.Refusal)
+		return nil, fmt.Errorf("server %d %w", b.peer.id, g.Refusal)
 	}
 	if why := b.peer.all.acceptable(&g, b.peer.id, class); why != welcome {
 		return nil, fmt.Errorf("server %d %v", b.peer.id, why)

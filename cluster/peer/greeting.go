@@ -71,6 +71,9 @@ func (r refusal) String() string {
 	return fmt.Sprintf("refuses for reason %d", uint8(r))
 }
 
+// Error makes a refusal the reason why there is no connection.
+func (r refusal) Error() string { return r.String() }
+
 func (g *greeting) append(b []byte) []byte {
 	le := binary.LittleEndian
 	b = append(b, g.Cluster[:]...)

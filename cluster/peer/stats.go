@@ -2,6 +2,7 @@ package peer
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,7 @@ type Status struct {
 	Since       time.Duration // the data classes are or were last connected, on the clock of Options
 	Resets      uint64        // how often they were lost
 	Why         error         // why they are not connected, if they are not
+	Stranger    bool          // it says that this server is no member any more
 	Class       [wire.Classes]ClassStats
 }
 
@@ -55,7 +57,7 @@ func (p *peer) status(s *Status) {
 	for _, b := range p.bundle {
 		b.mu.Lock()
 		if b.which == bundleRaft {
-			s.Raft = b.state == up
+			s.Raft, s.Stranger = b.state == up, b.state != up && errors.Is(b.reason, unknownServer)
 		} else {
 			s.Data, s.Incarnation, s.Since, s.Resets, s.Why = b.state == up, b.highest, b.since, b.resets, b.reason
 		}
