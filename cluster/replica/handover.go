@@ -17,6 +17,7 @@ import (
 //
 //	LinkControl, codeHistory   from u64, then ver u64, seq u64 of each end
 //	LinkControl, codeMarks     members u8, then marks as in Missing
+//	LinkControl, codeKeep      marks as in Missing: of a cut that marks all that the member has, but this
 
 // handOver sends it. The mutex is not held.
 func (l *seat) handOver(e *link.Effect) bool {
@@ -102,7 +103,43 @@ func (l *seat) learnHistory(from placement.Member, m *wire.Message) {
 	}
 	l.lock()
 	if l.learns(from, m) {
+		delete(l.keep, m.Bucket) // a cut begins with its history
 		l.s.c.Store.AddHistory(l.id, m.Bucket, h)
+	}
+	l.unlock()
+}
+
+// sendKeep tells a member of which blocks of a bucket it is to keep what it has,
+// since they are missing here.
+func (l *seat) sendKeep(e *link.Effect, marks []brick.Mark) bool {
+	l.lock()
+	defer l.unlock()
+	for len(marks) > 0 {
+		n := min(len(marks), marksMax)
+		l.body = l.body[:0]
+		for _, x := range marks[:n] {
+			l.body = wire.AppendMark(l.body, wire.Mark{Key: x.Key, Mask: x.Mask})
+		}
+		if !l.control(e, codeKeep) {
+			return false
+		}
+		marks = marks[n:]
+	}
+	return true
+}
+
+// keepMax bounds what is remembered of sendKeep: 32 bytes each.
+const keepMax = 1 << 20
+
+// learnKeep takes what sendKeep sent.
+func (l *seat) learnKeep(from placement.Member, m *wire.Message) {
+	marks, ok := parseMarks(m, 0)
+	l.lock()
+	if ok && l.learns(from, m) && len(l.keep[m.Bucket])+len(marks) <= keepMax {
+		if l.keep == nil {
+			l.keep = map[placement.Bucket][]brick.Mark{}
+		}
+		l.keep[m.Bucket] = append(l.keep[m.Bucket], marks...)
 	}
 	l.unlock()
 }

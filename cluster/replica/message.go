@@ -30,6 +30,9 @@ const (
 	codeOps       = 1 << 4
 	codeHistory   = 1 << 5
 	codeMarks     = 1 << 6
+	codeKeep      = 1 << 7
+
+	codeWhole = 1 << 2 // of a Cut's first part: all that the member has is marked, but what it is to keep
 )
 
 var wireKinds = [...]wire.Kind{

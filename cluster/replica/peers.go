@@ -136,6 +136,9 @@ func (l *seat) told(from placement.Member, m *wire.Message) {
 		case codeMarks:
 			l.learnMarks(from, m)
 			return
+		case codeKeep:
+			l.learnKeep(from, m)
+			return
 		}
 	}
 	var msg link.Msg

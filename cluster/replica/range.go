@@ -190,15 +190,16 @@ func (x *ranger) cut() {
 	l.lock()
 	known := l.past.since(x.e.Bucket, x.e.Prev, x.e.Stamp, func(*past) {})
 	l.unlock()
+	var keep []brick.Mark
 	if !known {
 		var err error
-		if marks, err = l.everything(x.e.Bucket, false, marks); err != nil {
+		if marks, keep, err = l.everything(x.e.Bucket, false, marks); err != nil {
 			return
 		}
 	}
 	e := x.e
 	e.Session, e.Common = 0, e.Prev
-	if l.handOver(&e) {
-		l.sendMarks(&e, marks)
+	if l.handOver(&e) && l.sendKeep(&e, keep) {
+		l.sendMarks(&e, marks, !known)
 	}
 }

@@ -190,3 +190,36 @@ func TestAllLosePower(t *testing.T) {
 		}
 	}
 }
+
+// TestZeroedWhileOut: a chunk that was zeroed while a member was out, of which the
+// survivor has nothing left that names it, is zero on that member too after it is
+// let in, also if the survivor has restarted and does not know what it has (R9).
+func TestZeroedWhileOut(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		w := newWorld(t, 7, 2, placement.Mirror)
+		w.opened()
+		cs, _ := w.chunks(0, 3)
+		w.run(10 * time.Millisecond)
+		w.nodes[0].destage()
+		w.nodes[1].destage()
+		w.node(2).stop(true)
+		w.exclude(2)
+		w.opened()
+		z := w.op(w.head(cs[0]), Zero, cs[0], 0, placement.ChunkSize)
+		w.head(cs[0]).s.Do(&z.Op)
+		w.ok(z)
+		w.run(10 * time.Millisecond)
+		w.nodes[0].destage()
+		if restart {
+			w.node(1).stop(false)
+			w.node(1).start()
+			w.opened()
+		}
+		w.node(2).start()
+		w.healed()
+		for _, n := range w.nodes {
+			w.want(n, cs[0], 0, make([]byte, placement.ChunkSize))
+		}
+		w.same()
+	}
+}

@@ -37,7 +37,7 @@ func (l *seat) void(tail []link.Record) {
 		t := l.leave(r.Ref)
 		l.s.c.Store.Abandon(t.rec, func(err error) {
 			l.call(func() {
-				t.result = wire.Redirect
+				t.result = wire.NotReady // the others may have committed it
 				l.over.push(t)
 				if err == nil {
 					l.step(&link.Event{Kind: link.EventDiscarded, Rec: r})
@@ -88,15 +88,16 @@ const (
 // gather completes the marks of a cut and sends them. The mutex is not held: the
 // map may have to be read.
 func (l *seat) gather(e *link.Effect, marks []brick.Mark, how extent) {
+	var keep []brick.Mark
 	marks, err := l.marked(e.Member, e.Bucket, marks)
 	if err == nil && how != some {
-		marks, err = l.everything(e.Bucket, how == whole, marks)
+		marks, keep, err = l.everything(e.Bucket, how == whole, marks)
 	}
 	if err == nil && e.All && how != whole && !l.common(e) {
 		l.s.c.Log.Warn("a member can't be let in before it is known what it has", "link", l.id, "bucket", e.Bucket, "member", e.Member)
 		return // the join will be given up
 	}
-	if err == nil && l.handOver(e) && l.sendMarks(e, marks) {
+	if err == nil && l.handOver(e) && l.sendKeep(e, keep) && l.sendMarks(e, marks, how != some) {
 		l.post(link.Event{Kind: link.EventCutSent, Member: e.Member, Bucket: e.Bucket, Session: e.Session})
 	}
 }
@@ -119,8 +120,14 @@ func (l *seat) marked(to placement.Member, bucket placement.Bucket, marks []bric
 }
 
 // everything appends all blocks of the chunks of a bucket that this server has
-// anything of; with missing also those that it misses itself.
-func (l *seat) everything(bucket placement.Bucket, missing bool, marks []brick.Mark) ([]brick.Mark, error) {
+// anything of; with missing also those that it misses itself. Else it returns
+// those apart, but for what is in marks already: the member is to keep what it
+// has of them.
+func (l *seat) everything(bucket placement.Bucket, missing bool, marks []brick.Mark) (all, keep []brick.Mark, err error) {
+	marked := map[placement.Key]placement.Mask{}
+	for _, m := range marks {
+		marked[m.Key] |= m.Mask
+	}
 	dst := make([]placement.Key, 0, 256)
 	families, err := l.s.c.Store.Families(nil)
 	for _, f := range families {
@@ -131,16 +138,19 @@ func (l *seat) everything(bucket placement.Bucket, missing bool, marks []brick.M
 		for {
 			got, err := l.s.c.Store.Keys(f, bucket, from, dst[:0])
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			for _, k := range got {
 				var sums brick.Sums
 				if err := l.s.c.Store.Sums(k, &sums); err != nil {
-					return nil, err
+					return nil, nil, err
 				}
 				mask := placement.Full
 				if !missing {
 					mask &^= sums.Missing
+				}
+				if rest := placement.Full &^ mask &^ marked[k]; rest != 0 {
+					keep = append(keep, brick.Mark{Key: k, Bucket: bucket, Mask: rest})
 				}
 				if mask != 0 {
 					marks = append(marks, brick.Mark{Key: k, Bucket: bucket, Mask: mask})
@@ -152,6 +162,22 @@ func (l *seat) everything(bucket placement.Bucket, missing bool, marks []brick.M
 			from = got[len(got)-1]
 		}
 	}
+	return marks, keep, err
+}
+
+// mine is all that this server has of a bucket, but for what it is to keep: who
+// tells what to copy may have nothing of it left that would name it.
+func (l *seat) mine(bucket placement.Bucket, keep []brick.Mark) (marks []brick.Mark, err error) {
+	kept := map[placement.Key]placement.Mask{}
+	for _, m := range keep {
+		kept[m.Key] |= m.Mask
+	}
+	all, _, err := l.everything(bucket, true, nil)
+	for _, m := range all {
+		if m.Mask &^= kept[m.Key]; m.Mask != 0 {
+			marks = append(marks, m)
+		}
+	}
 	return marks, err
 }
 
@@ -160,8 +186,9 @@ func (s *Server) belongs(f placement.Family, id placement.LinkID) bool {
 	return s.view.Load().families[f] == id.GMap
 }
 
-// sendMarks sends a Cut in as many parts as it needs.
-func (l *seat) sendMarks(e *link.Effect, marks []brick.Mark) bool {
+// sendMarks sends a Cut in as many parts as it needs. With whole all that the
+// member has of the bucket counts as marked.
+func (l *seat) sendMarks(e *link.Effect, marks []brick.Mark, whole bool) bool {
 	l.lock()
 	defer l.unlock()
 	msg := link.Msg{Kind: link.MsgCut, Ver: e.Ver, Bucket: e.Bucket, Stamp: e.Stamp, Prev: e.Common, Session: e.Session}
@@ -172,6 +199,9 @@ func (l *seat) sendMarks(e *link.Effect, marks []brick.Mark) bool {
 		marks = marks[n:]
 		msg.First, msg.Last = first, len(marks) == 0
 		m := l.message(&msg)
+		if whole && first {
+			m.Code |= codeWhole
+		}
 		for _, x := range part {
 			l.body = wire.AppendMark(l.body, wire.Mark{Key: x.Key, Mask: x.Mask})
 		}
@@ -222,6 +252,17 @@ func (l *seat) cut(from placement.Member, m *wire.Message) {
 	if !ok {
 		return
 	}
+	if m.Code&codeWhole != 0 {
+		l.lock()
+		keep := l.keep[m.Bucket]
+		ok := l.learns(from, m)
+		l.unlock()
+		own, err := l.mine(m.Bucket, keep)
+		if !ok || err != nil {
+			return // the sender will have to begin again
+		}
+		marks = append(marks, own...)
+	}
 	l.lock()
 	l.parse(m, &msg)
 	l.cutMarks = marks
@@ -232,14 +273,15 @@ func (l *seat) cut(from placement.Member, m *wire.Message) {
 
 // storeCut makes the marks in hand missing blocks.
 func (l *seat) storeCut(e *link.Effect) {
-	if len(l.cutMarks) == 0 {
-		return
+	for marks := l.cutMarks; len(marks) > 0; {
+		n := min(len(marks), marksMax)
+		l.s.c.Store.AddMissing(l.id, e.Bucket, marks[:n], placement.Stamp{}, func(err error) {
+			if err != nil {
+				l.call(func() { l.fail(err) })
+			}
+		})
+		marks = marks[n:]
 	}
-	l.s.c.Store.AddMissing(l.id, e.Bucket, l.cutMarks, placement.Stamp{}, func(err error) {
-		if err != nil {
-			l.call(func() { l.fail(err) })
-		}
-	})
 }
 
 // sealCut makes a cut's stamp the bucket's last, with the missing blocks that

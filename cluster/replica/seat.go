@@ -53,9 +53,10 @@ type seat struct {
 	fetches    []*fetch
 	tag        uint64 // of the last fetch
 	pulls      puller
-	repairs    int           // under way
-	tail       []link.Record // to be discarded after the present step
-	cutMarks   []brick.Mark  // of the message in hand
+	repairs    int                               // under way
+	tail       []link.Record                     // to be discarded after the present step
+	cutMarks   []brick.Mark                      // of the message in hand
+	keep       map[placement.Bucket][]brick.Mark // what a cut that is about to come leaves as it is
 
 	now    time.Duration // of the present step
 	closed bool          // nothing is decided any more
