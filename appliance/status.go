@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
 	"petal/appliance/api"
 	"petal/cluster"
@@ -26,6 +27,9 @@ func (a *appliance) Status(context.Context) (api.Status, error) {
 		out.Portals = append(out.Portals, describePortal(p, a.conf.Portals[i].Group))
 	}
 	out.Problems = append(out.Problems, clusterProblems(state, agreed)...)
+	if who := a.node.Superseded(); len(who) > 0 && !agreed.Lease {
+		out.Problems = append(out.Problems, "another process runs with this node's identity, say "+strings.Join(who, ", ")+": two copies of one node; stop this one, and delete it or the other")
+	}
 	for _, b := range n.Bricks {
 		out.Bricks = append(out.Bricks, describeBrick(b))
 		out.Problems = append(out.Problems, brickProblems(b)...)

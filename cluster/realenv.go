@@ -157,10 +157,22 @@ func (n *Node) renewNow(own *pki.Identity) error {
 	return own.Store(filepath.Join(n.opt.Dir, "tls"))
 }
 
+// Superseded returns the names of those who know a later start of this server than
+// this process: another one runs with its identity.
+func (n *Node) Superseded() []string {
+	t, ok := n.net.(*tcp)
+	if !ok {
+		return nil
+	}
+	return t.those(func(s peer.Status) bool { return s.Superseded })
+}
+
 // strange are the names of those who say that this server is no member any more.
-func (t *tcp) strange() (names []string) {
+func (t *tcp) strange() []string { return t.those(func(s peer.Status) bool { return s.Stranger }) }
+
+func (t *tcp) those(are func(peer.Status) bool) (names []string) {
 	for _, s := range t.Status() {
-		if s.Stranger {
+		if are(s) {
 			names = append(names, s.Name)
 		}
 	}

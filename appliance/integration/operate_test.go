@@ -339,8 +339,13 @@ func TestStrangers(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	eventually(t, healLimit, "one of the two gives up", func() bool {
-		return strings.Contains(d.logOf(3), "no longer is the server's") || !running(cmd.Process.Pid)
+	eventually(t, healLimit, "the older one says why it serves nothing", func() bool {
+		o := d.at(3, "status")
+		return o.status == 1 && strings.Contains(o.stdout, "another process runs with this node's identity") && strings.Contains(o.stdout, "state    suspended")
+	})
+	eventually(t, healLimit, "the newer one serves", func() bool {
+		st, err := api.NewClient(filepath.Join(twin, "admin.sock")).Status(context.Background())
+		return err == nil && st.Cluster.Lease
 	})
 	l := d.loadOn(1, 2)
 	l.await(8)

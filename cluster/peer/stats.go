@@ -36,6 +36,7 @@ type Status struct {
 	Resets      uint64        // how often they were lost
 	Why         error         // why they are not connected, if they are not
 	Stranger    bool          // it says that this server is no member any more
+	Superseded  bool          // it knows a later start of this server than this process
 	Class       [wire.Classes]ClassStats
 }
 
@@ -59,6 +60,7 @@ func (p *peer) status(s *Status) {
 		if b.which == bundleRaft {
 			s.Raft, s.Stranger = b.state == up, b.state != up && errors.Is(b.reason, unknownServer)
 		} else {
+			s.Superseded = b.state != up && errors.Is(b.reason, oldIncarnation)
 			s.Data, s.Incarnation, s.Since, s.Resets, s.Why = b.state == up, b.highest, b.since, b.resets, b.reason
 		}
 		s.Release = cmp.Or(s.Release, b.release)
