@@ -19,12 +19,14 @@ const (
 	slowFactor = 4                     // slower than its twin by that: no reads for shunTime
 	slowLeast  = 20 * time.Millisecond
 	shunTime   = time.Second
+	lateFirst  = 10 * time.Millisecond
 )
 
 // copyTable is what is known about servers that hold copies.
 type copyTable struct {
 	servers atomic.Pointer[[]*copyState] // by server id
-	reads   atomic.Uint64
+	reads   atomic.Uint64                // that had a choice
+	paid    atomic.Uint64                // of them, by which hedges were paid for
 }
 
 // copyState is one server's. Times are nanoseconds.
@@ -34,6 +36,7 @@ type copyState struct {
 	queue   atomic.Uint32 // as it reported last
 	service atomic.Int64  // of a read, a moving average
 	high    atomic.Int64  // p99, roughly
+	late    atomic.Int64  // p99.5: see lateness
 	shunned atomic.Int64  // until then
 }
 
@@ -125,12 +128,26 @@ func (s *copyState) took(ns int64) {
 	} else {
 		s.service.Store(old + (ns-old)/8)
 	}
+	s.late.Store(lateness(s.late.Load(), ns))
 	high := s.high.Load()
 	if ns > high {
 		s.high.Store(high + (ns-high)/8)
 	} else {
 		s.high.Store(high - (high-ns)/800)
 	}
+}
+
+// lateness moves an estimate of a quantile by one sample: up by a lot if the
+// sample is above it, down by a little if it is not, so that it stays where one of
+// 200 is above. It begins at lateFirst.
+func lateness(old, ns int64) int64 {
+	if old == 0 {
+		old = int64(lateFirst)
+	}
+	if ns > old {
+		return old + old/16
+	}
+	return max(old-old/(16*199), 1)
 }
 
 // estimate is how long a read would take there, in nanoseconds.

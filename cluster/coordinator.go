@@ -47,10 +47,11 @@ type coordinator struct {
 	incarnation atomic.Uint32
 	number      atomic.Uint64 // of the last op id
 
-	flying  atomic.Int64 // pieces in lists
-	ticking atomic.Bool
-	tick    atomic.Uint32 // counts ticks while there are any, from 1
-	shards  [flightShards]flightShard
+	flying   atomic.Int64 // pieces in lists
+	watching atomic.Bool  // somebody looks for late reads
+	ticking  atomic.Bool
+	tick     atomic.Uint32 // counts ticks while there are any, from 1
+	shards   [flightShards]flightShard
 
 	mu      sync.Mutex
 	waiting pieceList
@@ -75,10 +76,18 @@ const flightShards = 16
 
 // flightShard has the pieces that are with a server, by their op's number.
 type flightShard struct {
-	mu   sync.Mutex
-	by   map[uint64]*piece
-	list pieceList
-	_    [24]byte
+	mu            sync.Mutex
+	by            map[uint64]*piece
+	reads, writes pieceList // reads of a chunk that has one copy are among the writes
+	_             [8]byte
+}
+
+// list is the one that a piece belongs to.
+func (s *flightShard) list(p *piece) *pieceList {
+	if p.sent != 0 {
+		return &s.reads
+	}
+	return &s.writes
 }
 
 // pieceList is a queue of pieces.
@@ -110,7 +119,7 @@ func (l *pieceList) remove(p *piece) {
 
 // counters count what the data path meets.
 type counters struct {
-	remote, redirects, retries, cancels, expired atomic.Uint64
+	remote, redirects, retries, cancels, expired, hedges, hedgeWins atomic.Uint64
 }
 
 // newCoordinator returns the coordinator of server self. Until start its
@@ -166,6 +175,10 @@ func (c *coordinator) send(p *piece) {
 	st := p.v.state.Load()
 	if c.lapsed.Load() && !p.orphan {
 		c.letGo(p)
+		return
+	}
+	if p.hedge != nil && p.hedge.over.Load() {
+		p.end(errHedged)
 		return
 	}
 	if !p.cancelling {
@@ -246,7 +259,7 @@ func (c *coordinator) localEnd(p *piece) {
 	}
 	s.mu.Unlock()
 	if given {
-		c.copies.end(p, c, false)
+		c.copies.end(p, c, p.Status == wire.OK)
 		p.given()
 		return
 	}
@@ -305,7 +318,10 @@ func (c *coordinator) putDown(p *piece) {
 	s.mu.Lock()
 	p.place = inFlight
 	s.by[p.ID.Number] = p
-	s.list.push(p)
+	s.list(p).push(p)
+	if p.sent != 0 {
+		c.watchReads()
+	}
 	s.mu.Unlock()
 	if !orphan && c.lapsed.Load() {
 		c.letAllGo()
@@ -315,7 +331,7 @@ func (c *coordinator) putDown(p *piece) {
 // takeUp takes a piece out of its shard, which is locked. The caller owns it.
 func (c *coordinator) takeUp(s *flightShard, p *piece) {
 	delete(s.by, p.ID.Number)
-	s.list.remove(p)
+	s.list(p).remove(p)
 	p.place = nowhere
 	c.flying.Add(-1)
 }
@@ -411,6 +427,10 @@ func (p *piece) gather(m *wire.Message) bool {
 // settle goes on after an answer. The caller owns the piece.
 func (c *coordinator) settle(p *piece) {
 	c.copies.end(p, c, p.Status == wire.OK)
+	if p.second && p.Status != wire.OK {
+		p.end(statusError(p.Status))
+		return
+	}
 	switch p.Status {
 	case wire.OK, wire.Miscompare, wire.NoSpace, wire.Invalid, wire.Medium:
 		p.end(p.outcome())

@@ -17,6 +17,10 @@ const (
 // wait puts a piece off that has to be sent again, or ends it if it is too old
 // for that. The caller owns the piece.
 func (c *coordinator) wait(p *piece) {
+	if p.hedge != nil && (p.second || p.hedge.over.Load()) {
+		p.end(errHedged)
+		return
+	}
 	if c.expired(p) {
 		return
 	}
@@ -186,13 +190,15 @@ func (c *coordinator) takeAll(which func(*piece) bool) []*piece {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		for p := s.list.first; p != nil; {
-			next := p.next
-			if which(p) {
-				c.takeUp(s, p)
-				out = append(out, p)
+		for _, l := range []*pieceList{&s.reads, &s.writes} {
+			for p := l.first; p != nil; {
+				next := p.next
+				if which(p) {
+					c.takeUp(s, p)
+					out = append(out, p)
+				}
+				p = next
 			}
-			p = next
 		}
 		s.mu.Unlock()
 	}

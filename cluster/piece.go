@@ -47,13 +47,15 @@ type piece struct {
 	due        time.Duration // waiting: when to try again
 	next, prev *piece
 
-	sent  time.Duration    // a read's last attempt; 0: not measured
-	hint  placement.Server // where to go next; 0: nobody said
-	shun  placement.Server // a read: who could not serve it the last time
-	slot  int              // a read's place in its command
-	gate  atomic.Int32     // local attempts: see coordinator.local
-	local bool             // replica has the Op
-	ends  atomic.Int32     // given up: by the command, by replica
+	hedge  *hedge           // a read that two copies are asked for: see hedge.go
+	second bool             // the later one of these
+	sent   time.Duration    // a read's last attempt; 0: not measured
+	hint   placement.Server // where to go next; 0: nobody said
+	shun   placement.Server // a read: who could not serve it the last time
+	slot   int              // a read's place in its command
+	gate   atomic.Int32     // local attempts: see coordinator.local
+	local  bool             // replica has the Op
+	ends   atomic.Int32     // given up: by the command, by replica
 }
 
 // piecePlace says in which list a piece is.
@@ -100,6 +102,7 @@ func (p *piece) free() {
 	p.Buf, p.v, p.owner, p.next, p.prev = nil, nil, nil, nil, nil
 	p.Again, p.Lazy, p.Local, p.Age = false, false, false, 0
 	p.held, p.open, p.wasOpen, p.cancelling, p.orphan, p.local, p.place, p.why = false, false, false, false, false, false, nowhere, nil
+	p.hedge, p.second = nil, false
 	p.server, p.hint, p.shun, p.began, p.tries, p.due, p.sent = 0, 0, 0, 0, 0, 0, 0
 	pieces.Put(p)
 }
@@ -173,6 +176,9 @@ func (p *piece) beyond() bool {
 
 // end ends the piece for its command.
 func (p *piece) end(err error) {
+	if p.hedge != nil && !p.hedge.ended(p, err, false) {
+		return
+	}
 	if p.orphan {
 		p.fated()
 		p.given()
@@ -185,6 +191,9 @@ func (p *piece) end(err error) {
 // giveUp ends the command's part in a piece whose Op this node's member still
 // has. When that has ended, too, the piece is free.
 func (p *piece) giveUp(err error) {
+	if p.hedge != nil && !p.hedge.ended(p, err, true) {
+		return
+	}
 	if p.orphan {
 		p.fated() // the member's end frees it
 		return

@@ -24,7 +24,8 @@ func (n *Node) Status() Status {
 	cs := n.cache.Stats()
 	st.Cache = CacheStatus{Used: uint64(cs.Bytes), Budget: uint64(cs.Budget), Hits: cs.Hits, Misses: cs.Misses}
 	c := &n.coord.counts
-	st.Path = PathStatus{Remote: c.remote.Load(), Redirects: c.redirects.Load(), Retries: c.retries.Load(), Cancels: c.cancels.Load(), Expired: c.expired.Load()}
+	st.Path = PathStatus{Remote: c.remote.Load(), Redirects: c.redirects.Load(), Retries: c.retries.Load(), Cancels: c.cancels.Load(), Expired: c.expired.Load(),
+		Hedges: c.hedges.Load(), HedgeWins: c.hedgeWins.Load()}
 	return st
 }
 
@@ -86,4 +87,6 @@ type PathStatus struct {
 	Retries   uint64 // sent again after a while
 	Cancels   uint64
 	Expired   uint64 // parts whose fate was not known when their time was up
+	Hedges    uint64 // reads that another copy was asked for too, because the first was late
+	HedgeWins uint64 // and answered first
 }

@@ -11,10 +11,9 @@ import (
 )
 
 // meter tells how busy this server's disk is with reads, for whoever chooses
-// where to read (DESIGN H).
+// where to read (DESIGN H). How long a read takes is what that one measures.
 type meter struct {
 	queue atomic.Int32
-	micro atomic.Uint32 // moving average of the service time
 	avail atomic.Uint64
 }
 
@@ -22,7 +21,7 @@ func (m *meter) begin() { m.queue.Add(1) }
 func (m *meter) end()   { m.queue.Add(-1) }
 
 func (m *meter) fill(l *wire.Load) {
-	l.Queue, l.ServiceMicros, l.Avail = uint32(max(0, m.queue.Load())), m.micro.Load(), m.avail.Load()
+	l.Queue, l.Avail = uint32(max(0, m.queue.Load())), m.avail.Load()
 }
 
 // lazyMeter bounds the memory of writes that are acknowledged and not durable.
