@@ -55,6 +55,9 @@ func (m *Machine) count(now time.Duration) {
 	m.grant.live = true
 	m.tryOpen(now)
 	m.reopen()
+	if m.state == Out {
+		m.rejoin()
+	}
 }
 
 // lapse notices the end of a lease that counted.

@@ -30,10 +30,15 @@ func (m *Machine) restart() {
 
 func (m *Machine) uncut() { m.each(func(_ placement.Bucket, b *bucket) { b.cut = 0 }) }
 
-// rejoin asks the head to be let in, and tells it how far this member is.
+// rejoin asks the head to be let in, and tells it how far this member is. Without
+// a lease it does not ask: it would be excluded again at once, and what it needs to
+// get one (R5) comes after that. When it has one, it asks.
 func (m *Machine) rejoin() {
 	m.session++
 	m.whole = false
+	if !m.grant.live && !m.broken(FaultNoLease) {
+		return
+	}
 	m.sendList(m.cfg.Head, Msg{Kind: MsgRejoin, Session: m.session}, m.lasts())
 }
 
