@@ -177,6 +177,7 @@ var (
 	descResyncLeft   = prometheus.NewDesc("petal_resync_left_bytes", "What this node still has to copy of what it missed.", []string{"link"}, nil)
 	descResyncCopied = prometheus.NewDesc("petal_resync_copied_bytes", "What this node has copied since it began to catch up.", []string{"link"}, nil)
 	descResyncRate   = prometheus.NewDesc("petal_resync_bytes_per_second", "How fast this node catches up.", []string{"link"}, nil)
+	descPath         = prometheus.NewDesc("petal_path_total", "Parts of commands by what became of them on the way: remote (sent to another node), redirect (by a view that was old), retry, cancel, expired, hedge (a late read asked of another copy too), hedge_won.", []string{"what"}, nil)
 	descProblems     = prometheus.NewDesc("petal_problems", "Number of problems that `petal status` lists.", nil, nil)
 )
 
@@ -192,6 +193,11 @@ func (c nodeCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	st, _ := c.a.Status(context.Background())
+	path := c.a.node.Status().Path
+	for what, n := range map[string]uint64{"remote": path.Remote, "redirect": path.Redirects, "retry": path.Retries, "cancel": path.Cancels, "expired": path.Expired,
+		"hedge": path.Hedges, "hedge_won": path.HedgeWins} {
+		counter(descPath, n, what)
+	}
 	for _, b := range st.Bricks {
 		up := 1.0
 		if b.State != "ok" {

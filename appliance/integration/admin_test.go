@@ -90,6 +90,7 @@ func TestMetrics(t *testing.T) {
 			`petal_io_bytes_total\{disk="data",initiator="iqn\.2026-11\.petal:initiator",op="write"\} [1-9]`,
 			`petal_brick_up\{brick=".*"\} 1`, `petal_journal_total_bytes\{brick=".*"\} [1-9]`, `petal_cache_budget_bytes [1-9]`,
 			`petal_disk_size_bytes\{disk="data"\} 6\.7108864e\+07`, `petal_disk_used_bytes\{disk="data"\} [0-9]`, `petal_problems 0`,
+			`petal_path_total\{what="hedge"\} 0`, `petal_path_total\{what="remote"\} 0`, `petal_lease 1`, `petal_quorum 1`,
 		} {
 			if !regexp.MustCompile(`(?m)^` + want).MatchString(text) {
 				t.Errorf("%s has no line %s", get.url, want)
