@@ -44,7 +44,7 @@ var keyDoneOps = []byte("mdone-ops")
 // add notes the operations of records that have come home.
 func (d *doneOps) add(done []*pend, now int64) {
 	for _, p := range done {
-		if p.typ.data() && p.op.Number != 0 && p.last != nil {
+		if p.typ.ordered() && p.op.Number != 0 && p.last != nil {
 			d.list = append(d.list, homeOp{DoneOp{p.last.link, p.op}, now})
 		}
 	}
