@@ -114,7 +114,10 @@ func TestResendAfterAllRestartedIsKnown(t *testing.T) {
 			}
 			w.ok(x)
 			w.nodes[0].forgetJournal()
-			for range 2 { // and what was read from the map is written there again
+			for round := range map[string]int{"block": 2, "chunk": 1, "zero": 1}[name] {
+				if round > 0 { // what was read from the map is written there again
+					w.nodes[0].forgetJournal()
+				}
 				for _, n := range w.nodes {
 					n.stop(true)
 				}
@@ -122,7 +125,6 @@ func TestResendAfterAllRestartedIsKnown(t *testing.T) {
 				w.ok(w.write(w.nodes[0], c, 0, later))
 				w.ok(w.again(w.nodes[0], x, data))
 				w.want(w.nodes[0], c, 0, later)
-				w.nodes[0].forgetJournal()
 			}
 		})
 	}
