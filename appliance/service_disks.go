@@ -7,7 +7,6 @@ import (
 	"petal/appliance/api"
 	"petal/cluster"
 	"petal/cluster/meta"
-	"petal/placement"
 )
 
 func (a *appliance) Disks(context.Context) ([]api.Disk, error) {
@@ -56,10 +55,6 @@ func uuid(id meta.ID) string {
 }
 
 func (a *appliance) CreateDisk(ctx context.Context, d api.NewDisk) (api.Disk, error) {
-	if d.Scheme == placement.Mirror3.String() {
-		return api.Disk{}, a.changed(&meta.Error{Kind: meta.ErrInvalid, Thing: "scheme \"mirror3\"", Why: "a member that comes back while another is away could miss writes: three copies are not safe in this release",
-			Advice: "use mirror"})
-	}
 	spec := cluster.DiskSpec{Name: d.Name, Size: d.Size, BlockSize: d.BlockSize, WriteBack: d.WriteBack, ReadOnly: d.ReadOnly, Scheme: d.Scheme, Target: d.Target, LUN: d.LUN}
 	if spec.BlockSize == 0 {
 		spec.BlockSize = 512
