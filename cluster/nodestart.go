@@ -318,7 +318,7 @@ func (n *Node) proposeLinkNow(p replica.Proposal) {
 	case replica.Rejoined:
 		cmd = command(&metapb.Rejoined{Gmap: gmap, Position: pos, Ver: p.Ver, Member: member})
 	case replica.Filled:
-		cmd = command(&metapb.Filled{Gmap: gmap, Position: pos, Member: member, Incarnation: n.incarnationNow()})
+		cmd = command(&metapb.Filled{Gmap: gmap, Position: pos, Member: member, Incarnation: n.incarnationNow(), Ver: p.Ver})
 	case replica.Fenced:
 		cmd = command(&metapb.FenceConfirm{Gmap: gmap, Position: pos, Ver: p.Ver, Member: member})
 	case replica.Complain:

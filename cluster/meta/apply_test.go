@@ -452,6 +452,9 @@ func TestWitness(t *testing.T) {
 	loss := begin(2, 1, 9)
 	loss.GetStart().AcceptLoss = true
 	s = s.with(t, loss)
+	if i := s.LinkInfo(l); i.InSync != placement.Members(0).With(m) || i.Blank != placement.Members(0).With(1-m) {
+		t.Errorf("%+v: the older data of the other member count", i)
+	}
 	if !slices.ContainsFunc(s.Events(), func(e *Event) bool { return e.Kind == "loss" }) {
 		t.Error("no event tells of the loss")
 	}
@@ -473,6 +476,58 @@ func TestStartBumpsEveryLink(t *testing.T) {
 		}
 	}
 	refused(t, n, late, ErrStale)
+}
+
+// TestForceLinkOfThree: what the others have is not compared with the forced copy,
+// whether they were in sync or not.
+func TestForceLinkOfThree(t *testing.T) {
+	s := clusterOf(t, 3).with(t, diskOf("a", 1, "mirror3"))
+	l := placement.LinkID{GMap: 1, Position: 0}
+	s = s.with(t, reconfigure(s, l, 1, 0))
+	owner := uint32(s.LinkServers(l)[0])
+	s = s.with(t, &metapb.Command{Kind: &metapb.Command_ForceLink{ForceLink: &metapb.ForceLink{Gmap: 1, Position: 0, Member: 1, AcceptLoss: true, Over: []uint32{owner}, Who: "root"}}})
+	if i := s.LinkInfo(l); i.InSync != 2 || i.Blank != 5 {
+		t.Errorf("%+v", i)
+	}
+}
+
+// TestFillingInSync: a member in sync that comes to miss blocks while the link
+// opens says so under the same version; and is whole only by a word of that
+// version.
+func TestFillingInSync(t *testing.T) {
+	s := clusterOf(t, 3).with(t, diskOf("a", 1, "mirror"))
+	l := placement.LinkID{GMap: 1, Position: 0}
+	ver, who := s.Link(l).Ver, s.LinkServers(l)[1]
+	s = s.with(t, rejoined(l, ver, 1))
+	if i := s.LinkInfo(l); i.Ver != ver || i.Filling != 2 || i.InSync != 3 || i.Degraded.IsZero() {
+		t.Fatalf("%+v", i)
+	}
+	filled := func(ver uint64) *metapb.Command {
+		return &metapb.Command{Kind: &metapb.Command_Filled{Filled: &metapb.Filled{Gmap: 1, Position: 0, Member: 1, Incarnation: s.Server(who).Incarnation, Ver: ver}}}
+	}
+	again := s.with(t, reconfigure(s, l, 1, 0))
+	again = again.with(t, rejoined(l, again.Link(l).Ver, 1))
+	refused(t, again, filled(ver), ErrStale)
+	if i := s.with(t, filled(ver)).LinkInfo(l); i.Filling != 0 || !i.Degraded.IsZero() {
+		t.Errorf("%+v", i)
+	}
+}
+
+// TestTwoMachinesOfOneName: a newcomer may ask again before it has been started;
+// another machine that has its name may not.
+func TestTwoMachinesOfOneName(t *testing.T) {
+	s := clusterOf(t, 1)
+	ask := func(addr string) *metapb.Command {
+		c := join("x", nil)
+		c.GetJoin().Addresses = []string{addr}
+		return c
+	}
+	s = s.with(t, ask("10.0.0.2:1"))
+	id := s.ServerByName("x").ID
+	refused(t, s, ask("10.0.0.3:1"), ErrExists, "10.0.0.2:1", "a name of its own")
+	if again := s.with(t, ask("10.0.0.2:1")); len(again.Servers()) != len(s.Servers()) || again.ServerByName("x").ID != id {
+		t.Error("asking again made another server")
+	}
 }
 
 func TestForceLink(t *testing.T) {

@@ -229,8 +229,11 @@ func (n *State) blank(srv *Server, acceptLoss bool) error {
 		l.Blank = l.Blank.With(m)
 		switch {
 		case l.InSync == placement.Members(0).With(m):
+			// What the others have is older, and of another history: none of it counts.
 			only = append(only, id.String())
-			continue // reopenLinks gives it its new version
+			l.Blank = placement.MembersOf(len(n.LinkServers(id))).Without(m)
+			n.links[id] = &l // reopenLinks gives it its new version
+			continue
 		case l.InSync.Has(m):
 			l.InSync = l.InSync.Without(m)
 			l.Head = l.headOf()
@@ -245,7 +248,7 @@ func (n *State) blank(srv *Server, acceptLoss bool) error {
 			"put back the right disks, or accept the loss: `petal serve --accept-loss`, or `petal link force` on another copy")
 	}
 	if len(only) > 0 {
-		n.event("loss", srv.ID, "bricks of server %s are older than they were or not the same, and it had the only copy of links %s: accepted as loss", n.label(srv.ID), someOf(only))
+		n.event("loss", srv.ID, "bricks of server %s are older than they were or not the same, and it had the only copy of links %s: accepted as loss; older data of the other servers is given up, too", n.label(srv.ID), someOf(only))
 	}
 	n.event("link", srv.ID, "bricks of server %s are older than they were or not the same: what they hold counts as nothing and is copied anew", n.label(srv.ID))
 	return nil
@@ -432,16 +435,23 @@ func (n *State) fenceConfirm(c *metapb.FenceConfirm) error {
 }
 
 // rejoined is the end of R9's first part: the member gets every write, and
-// knows what it misses.
+// knows what it misses. Of a member in sync it says that it has come to miss
+// blocks while the link was opening (R10, R11): it serves when that is agreed on.
 func (n *State) rejoined(c *metapb.Rejoined) error {
 	l, m, err := n.member(c.Gmap, c.Position, c.Ver, c.Member)
 	if err != nil {
 		return err
 	}
+	who := n.LinkServers(l.ID)[m]
 	if l.InSync.Has(m) {
+		if !l.Filling.Has(m) {
+			l.Filling = l.Filling.With(m)
+			n.judge(l)
+			n.links[l.ID] = l
+			n.event("link", who, "server %s has lost a part of %s and copies it from the others", n.label(who), linkThing(l.ID))
+		}
 		return nil
 	}
-	who := n.LinkServers(l.ID)[m]
 	l.InSync, l.Filling = l.InSync.With(m), l.Filling.With(m)
 	n.renew(l)
 	n.event("link", who, "server %s takes part in %s again and copies what it misses", n.label(who), linkThing(l.ID))
@@ -457,6 +467,9 @@ func (n *State) filled(c *metapb.Filled) error {
 	servers := n.LinkServers(l.ID)
 	if int(c.Member) >= len(servers) || !l.Filling.Has(placement.Member(c.Member)) {
 		return refuse(ErrStale, linkThing(l.ID), fmt.Sprintf("member %d was not filling", c.Member), "")
+	}
+	if c.Ver != 0 && c.Ver != l.Ver { // it may have come to miss something since
+		return refuse(ErrStale, linkThing(l.ID), fmt.Sprintf("version %d has followed version %d", l.Ver, c.Ver), "")
 	}
 	who := servers[c.Member]
 	if _, err := n.process(uint32(who), c.Incarnation); err != nil {
@@ -499,9 +512,10 @@ func (n *State) forceLink(c *metapb.ForceLink) error {
 		return refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("writes acknowledged since %s are only on %s and would be lost", since.Format("2006-01-02 15:04:05 MST"), strings.Join(has, ", ")),
 			"bring that server back; or, if it is gone for ever, say --accept-loss")
 	}
-	l.Blank |= l.InSync
+	// Others that were out may have newer data than this one, of which nobody has
+	// marks.
+	l.Blank = placement.MembersOf(len(servers)).Without(m)
 	l.InSync, l.Head = placement.Members(0).With(m), m
-	l.Blank = l.Blank.Without(m)
 	n.renew(l)
 	who := c.Who
 	if len(who) > maxEventKind {

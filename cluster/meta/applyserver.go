@@ -129,6 +129,12 @@ func (n *State) join(c *metapb.Join) error {
 		return refuse(ErrExists, thing, fmt.Sprintf("it is server %d of this cluster", old.ID),
 			"give the newcomer another name, or remove the old one first: `petal node remove`")
 	}
+	// Only who never got the answer may ask again. Addresses are unique: two
+	// machines of one name, as cloned ones have, must not become one server.
+	if old != nil && !slices.Equal(old.Addresses, c.Addresses) {
+		return refuse(ErrExists, thing, fmt.Sprintf("one of that name has joined from %s and was not started yet", strings.Join(old.Addresses, ", ")),
+			"give each server a name of its own; if that one will never come, remove it: `petal node remove`")
+	}
 	if n.nextServer > maxServers {
 		return refuse(ErrInUse, thing, fmt.Sprintf("the cluster has had %d servers", maxServers), "begin another cluster: numbers of servers are not used again")
 	}

@@ -124,8 +124,9 @@ func (v *situation) failed(id placement.LinkID, ver uint64, m placement.Member) 
 }
 
 // fence begins the exclusion of a member that can't be replicated to though
-// both are alive (A.2): the one of the two that has more complaints from
-// others, else the one that does not lead.
+// both are alive (A.2): the one of the two that misses blocks, which the other
+// alone may have (D.7), else the one that has more complaints from others, else
+// the one that does not lead.
 func (v *situation) fence() *metapb.Fence {
 	for _, c := range v.complaints {
 		l := v.state.LinkInfo(c.link)
@@ -133,7 +134,8 @@ func (v *situation) fence() *metapb.Fence {
 			continue
 		}
 		victim, who, other := c.about, c.on, c.by
-		if v.blamed(c.by, c.on) > v.blamed(c.on, c.by) {
+		from, about := l.Filling.Has(c.from), l.Filling.Has(c.about)
+		if from && !about || from == about && v.blamed(c.by, c.on) > v.blamed(c.on, c.by) {
 			victim, who, other = c.from, c.by, c.on
 		}
 		return &metapb.Fence{Gmap: c.link.GMap, Position: c.link.Position, Ver: c.ver, Member: uint32(victim),

@@ -97,6 +97,8 @@ func TestController(t *testing.T) {
 		{"not while a member is silent", filled, ids{1, 3}, nil, nil, "nothing"},
 		{"a complaint fences the one complained of", base, ids{1, 2, 3}, nil, []complaint{complains(base, 0, 0, 1)}, "fence 1 of 1.0 v1"},
 		{"unless others complain of the head", base, ids{1, 2, 3}, nil, []complaint{complains(base, 0, 0, 1), other}, "fence 0 of 1.0 v1"},
+		{"who misses blocks is fenced, whoever complains (D.7)", filling, ids{1, 2, 3}, nil, []complaint{complains(filling, 0, 0, 1)}, "fence 0 of 1.0 v3"},
+		{"even if others complain of the one that has them", filling, ids{1, 2, 3}, nil, []complaint{complains(filling, 0, 1, 0), complains(filling, 1, 1, 0)}, "fence 0 of 1.0 v3"},
 		{"a complaint of the dead counts for nothing", base, ids{2, 3}, nil, []complaint{complains(base, 0, 0, 1)}, "nothing"},
 		{"a complaint of an older version counts for nothing", set(set(base, 0, 1, 0), 1, 2, 1), ids{1, 2, 3}, nil, []complaint{complains(base, 0, 0, 1)}, "nothing"},
 		{"a failed disk says so itself, and is out", base, ids{1, 2, 3}, nil, []complaint{complains(base, 0, 1, 1)}, "1.0 v1 in 1 head 0"},

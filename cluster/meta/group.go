@@ -376,6 +376,8 @@ func (g *Group) receive(from placement.Server, m *metapb.Message) {
 	case *metapb.Message_Release:
 		g.receiveRelease(from, k.Release)
 	case *metapb.Message_Death:
-		g.receiveDeath(k.Death)
+		if g.view.servers[from] != nil {
+			g.receiveDeath(k.Death)
+		}
 	}
 }

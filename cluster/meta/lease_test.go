@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"petal/cluster/meta/metapb"
 	"petal/placement"
 )
@@ -387,6 +389,47 @@ func TestOnlyTheLeaderReconfigures(t *testing.T) {
 	if c := w.state().Link(l); c.InSync != 2 || c.Ver <= before.Ver {
 		t.Errorf("%+v", c)
 	}
+}
+
+// TestRemovedServerHasNoSay: who was taken out can still connect, with a
+// certificate that has not run out, and is not heard.
+func TestRemovedServerHasNoSay(t *testing.T) {
+	w := clusterWorld(t, 16, 4)
+	victim := w.leader()%4 + 1
+	name := w.state().Server(victim).Name
+	w.crash(victim)
+	w.must(w.leader(), &metapb.Command{Kind: &metapb.Command_Leave{Leave: &metapb.Leave{Name: name}}})
+	w.until(20*time.Second, "it is no member", func() bool { return w.state().Server(victim) == nil })
+	g := w.hosts[w.leader()].group
+	cmd := &metapb.Command{Kind: &metapb.Command_CreateTarget{CreateTarget: &metapb.CreateTarget{Name: "iqn.2026-01.example:x"}}}
+	say := func(from placement.Server) {
+		body, err := proto.Marshal(&metapb.Message{Kind: &metapb.Message_Propose{Propose: &metapb.Propose{Proposal: marshalled(t, &metapb.Proposal{Origin: uint32(from), Session: 77, Number: 1, Command: cmd})}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Receive(from, body)
+		w.run(time.Second)
+	}
+	say(victim)
+	if len(w.state().Targets()) != 0 {
+		t.Error("a removed server has its way")
+	}
+	for id := placement.Server(1); id <= 4 && len(w.state().Targets()) == 0; id++ {
+		if id != victim {
+			say(id)
+		}
+	}
+	if len(w.state().Targets()) != 1 {
+		t.Error("nobody has: the test shows nothing")
+	}
+}
+
+func marshalled(t *testing.T, m proto.Message) []byte {
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // TestRejoinNeedsALease: a member without a lease is not taken in, for it would

@@ -127,8 +127,8 @@ func (g *Group) offer(data []byte) error {
 
 func (g *Group) receivePropose(from placement.Server, m *metapb.Propose) {
 	var p metapb.Proposal
-	if proto.Unmarshal(m.Proposal, &p) != nil || placement.Server(p.Origin) != from || !g.isLeader() {
-		return
+	if proto.Unmarshal(m.Proposal, &p) != nil || placement.Server(p.Origin) != from || !g.isLeader() || g.view.servers[from] == nil {
+		return // who was removed has no say
 	}
 	err := g.offer(m.Proposal)
 	var e *Error

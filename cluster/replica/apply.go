@@ -145,7 +145,7 @@ func (s *Server) SetLease(until time.Duration, index uint64) {
 func (l *seat) configure(v *linkView, index uint64) {
 	l.lock()
 	if v.blank.Has(l.self) && l.blankAt != v.config.Ver {
-		l.discardAll(v, index)
+		l.discardAll(v)
 		l.unlock()
 		return
 	}
@@ -168,6 +168,7 @@ func (l *seat) configured(v *linkView, index uint64) {
 	if l.m.State() != link.Open && l.m.State() != link.Opening && l.m.State() != link.Settling {
 		l.stirred = true // who waits for it to open is told
 	}
+	l.unseal()
 	l.recount()
 	l.checkBarriers()
 	l.pulls.wake()

@@ -25,6 +25,9 @@ type puller struct {
 	left    uint64
 	rate    rateMeter
 	failed  int // of the present pass: marks that nobody could give
+
+	sealed    []placement.Bucket // cuts that the machine is to hear of: see unseal
+	unsealing bool               // a timer will try again
 }
 
 const (

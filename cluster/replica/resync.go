@@ -294,8 +294,42 @@ func (l *seat) sealCut(e *link.Effect) {
 			l.call(func() { l.fail(err) })
 			return
 		}
-		l.post(link.Event{Kind: link.EventCutStored, Bucket: bucket})
+		l.call(func() {
+			l.pulls.sealed = append(l.pulls.sealed, bucket)
+			l.unseal()
+		})
 	})
+}
+
+// unseal tells the machine of the cuts that are sealed. A member in sync that has
+// come to miss blocks by them (R10, R11) must be known to: or else it could be
+// kept in preference to the one who has them, whose end would be theirs. So it
+// has that agreed on first, as a Rejoined of itself; until then nobody serves the
+// link. The mutex is held.
+func (l *seat) unseal() {
+	if len(l.pulls.sealed) == 0 {
+		return
+	}
+	if l.m.Config().InSync.Has(l.self) && !l.filling.Has(l.self) && l.s.c.Store.MissingCount(l.id) > 0 {
+		p := Proposal{Kind: Rejoined, Link: l.id, Member: l.self, Ver: l.ver}
+		l.later = append(l.later, func() { l.s.c.Propose(p) })
+		if !l.pulls.unsealing { // it may get lost
+			l.pulls.unsealing = true
+			l.s.c.Clock.AfterFunc(l.s.c.Times.Renewal, func() {
+				l.lock()
+				if l.pulls.unsealing = false; !l.closed {
+					l.unseal()
+				}
+				l.unlock()
+			})
+		}
+		return
+	}
+	sealed := l.pulls.sealed
+	l.pulls.sealed = nil
+	for _, bucket := range sealed {
+		l.step(&link.Event{Kind: link.EventCutStored, Bucket: bucket})
+	}
 }
 
 // dropMarks forgets marks that are void.
@@ -315,7 +349,7 @@ func (l *seat) dropMarks(e *link.Effect) {
 // discardAll throws away what this server has of a link: its disk was set back
 // or replaced, or another copy was declared to be the right one (R14). Only then
 // is the machine told of the configuration. The mutex is held.
-func (l *seat) discardAll(v *linkView, index uint64) {
+func (l *seat) discardAll(v *linkView) {
 	if l.discarding == v.config.Ver {
 		return
 	}
@@ -328,10 +362,21 @@ func (l *seat) discardAll(v *linkView, index uint64) {
 			}
 			l.call(func() {
 				l.blankAt = c.config.Ver
-				l.configured(&c, index)
+				l.later = append(l.later, l.catchUp)
 			})
 		})
 	})
+}
+
+// catchUp tells the machine what is agreed by now: it was told of nothing while
+// things were thrown away, and a lease may wait for the index.
+func (l *seat) catchUp() {
+	v := l.s.view.Load()
+	for i := range v.links {
+		if v.links[i].id == l.id {
+			l.configure(&v.links[i], v.index)
+		}
+	}
 }
 
 // bucketsOf says which buckets are a link's.

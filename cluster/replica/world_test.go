@@ -445,11 +445,15 @@ func (w *world) link(id placement.LinkID) *linkView {
 func (w *world) propose(n *node, p Proposal) {
 	w.asked = append(w.asked, p)
 	l := w.link(p.Link)
-	if !w.auto || l.config.Ver != p.Ver && p.Kind != Filled {
+	if !w.auto || l.config.Ver != p.Ver {
 		return
 	}
 	switch p.Kind {
 	case Rejoined:
+		if l.config.InSync.Has(p.Member) {
+			l.filling = l.filling.With(p.Member)
+			break
+		}
 		l.config.Ver++
 		l.config.InSync = l.config.InSync.With(p.Member)
 		l.filling = l.filling.With(p.Member)

@@ -237,7 +237,7 @@ func (b *bare) wish(p replica.Proposal) {
 	case replica.Rejoined:
 		b.command(&metapb.Command{Kind: &metapb.Command_Rejoined{Rejoined: &metapb.Rejoined{Gmap: p.Link.GMap, Position: p.Link.Position, Ver: p.Ver, Member: uint32(p.Member)}}})
 	case replica.Filled:
-		b.command(&metapb.Command{Kind: &metapb.Command_Filled{Filled: &metapb.Filled{Gmap: p.Link.GMap, Position: p.Link.Position, Member: uint32(p.Member), Incarnation: b.incarnation}}})
+		b.command(&metapb.Command{Kind: &metapb.Command_Filled{Filled: &metapb.Filled{Gmap: p.Link.GMap, Position: p.Link.Position, Member: uint32(p.Member), Incarnation: b.incarnation, Ver: p.Ver}}})
 	case replica.Fenced:
 		b.command(&metapb.Command{Kind: &metapb.Command_FenceConfirm{FenceConfirm: &metapb.FenceConfirm{Gmap: p.Link.GMap, Position: p.Link.Position, Ver: p.Ver, Member: uint32(p.Member)}}})
 	case replica.Reopen:

@@ -3454,6 +3454,7 @@ type Filled struct {
 	Position      uint32                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
 	Member        uint32                 `protobuf:"varint,3,opt,name=member,proto3" json:"member,omitempty"`
 	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the member's server
+	Ver           uint64                 `protobuf:"varint,5,opt,name=ver,proto3" json:"ver,omitempty"`                 // of the link, under which nothing was missing; 0, of older releases: any
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3512,6 +3513,13 @@ func (x *Filled) GetMember() uint32 {
 func (x *Filled) GetIncarnation() uint64 {
 	if x != nil {
 		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Filled) GetVer() uint64 {
+	if x != nil {
+		return x.Ver
 	}
 	return 0
 }
@@ -5816,12 +5824,13 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\rR\bposition\x12\x10\n" +
 	"\x03ver\x18\x03 \x01(\x04R\x03ver\x12\x16\n" +
-	"\x06member\x18\x04 \x01(\rR\x06member\"r\n" +
+	"\x06member\x18\x04 \x01(\rR\x06member\"\x84\x01\n" +
 	"\x06Filled\x12\x12\n" +
 	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\rR\bposition\x12\x16\n" +
 	"\x06member\x18\x03 \x01(\rR\x06member\x12 \n" +
-	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\"\x9a\x01\n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12\x10\n" +
+	"\x03ver\x18\x05 \x01(\x04R\x03ver\"\x9a\x01\n" +
 	"\tForceLink\x12\x12\n" +
 	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\rR\bposition\x12\x16\n" +
