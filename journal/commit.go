@@ -3,6 +3,7 @@ package journal
 import (
 	"fmt"
 	"math"
+	"runtime"
 
 	"petal/journal/record"
 	"petal/journal/vfs"
@@ -56,6 +57,8 @@ func (j *Journal) run() {
 		j.idle = true
 		j.mu.Unlock()
 		<-j.wake
+		// Whoever woke us may have more to append, for the same group.
+		runtime.Gosched()
 	}
 }
 

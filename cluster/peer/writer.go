@@ -9,7 +9,7 @@ import (
 // write sends what is queued until the connection ends.
 func (c *conn) write() error {
 	var (
-		w        = writer{c: c}
+		w        = &c.writer
 		bytes    int64
 		messages int
 	)
@@ -19,6 +19,9 @@ func (c *conn) write() error {
 		if !ok {
 			return net.ErrClosed
 		}
+		if err := w.finish(); err != nil {
+			return err
+		}
 		if err := w.send(n, say); err != nil {
 			return err
 		}
@@ -27,7 +30,8 @@ func (c *conn) write() error {
 	}
 }
 
-// writer puts messages on the connection.
+// writer puts messages on the connection. It belongs to the goroutine write, or
+// to whoever has borrowed its place in the queue.
 type writer struct {
 	c        *conn
 	current  parcel
@@ -35,7 +39,19 @@ type writer struct {
 	credited int64 // what the last Credit said was handled
 	vector   [][]byte
 	out      net.Buffers
-	copied   []byte // secure: what is written is put together here
+	copied   []byte // what is written is put together here, if it is secure or an attempt
+	tried    attempt
+}
+
+// init is called before the connection is in use.
+func (w *writer) init(c *conn) {
+	w.c = c
+	w.tried.init(c.raw)
+	if c.gather != nil {
+		c.gather.mu.Lock()
+		c.gather.later = c.queue.finish
+		c.gather.mu.Unlock()
+	}
 }
 
 // send writes what is to be said about the connection and the next n messages.

@@ -13,12 +13,13 @@ import (
 
 // Server is the member side of all links of one server.
 type Server struct {
-	c      Config
-	view   atomic.Pointer[view]
-	locks  lockTable
-	load   meter
-	lazy   lazyMeter
-	closed atomic.Bool
+	c       Config
+	view    atomic.Pointer[view]
+	locks   lockTable
+	load    meter
+	lazy    lazyMeter
+	closed  atomic.Bool
+	flusher flusher // nil: the transport holds nothing
 
 	mu       sync.Mutex // of what follows; taken before a seat's
 	seats    map[placement.LinkID]*seat
@@ -46,6 +47,7 @@ type leaseGrant struct {
 func New(c Config) *Server {
 	c.setDefaults()
 	s := &Server{c: c, seats: map[placement.LinkID]*seat{}, up: map[placement.Server]uint64{}}
+	s.flusher, _ = c.Transport.(flusher)
 	s.lazy.max = c.LazyBytes
 	s.fill.set(c.FillRate)
 	s.meterSpace()
