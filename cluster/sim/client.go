@@ -88,7 +88,7 @@ func (c *client) try() {
 	c.flies = true
 	fate := c.fate
 	v := c.s.work.value()
-	c.begin(op, v)
+	c.begin(m, op, v)
 	if c.s.e.tracing() {
 		c.s.tracef("client %d: %v of %d bytes at %d, value %d, through %d, try %d", c.id, op.kind, op.n, op.off, v, c.node, op.count)
 	}
@@ -143,12 +143,13 @@ func (c *client) send(vol volume, op *command, v value, answer func(outcome, []b
 }
 
 // begin notes a try in the history of each block that it touches.
-func (c *client) begin(op *command, v value) {
+func (c *client) begin(m *machine, op *command, v value) {
 	op.tries = op.tries[:0]
+	vver := m.proc.state().Disk(diskName).VVer
 	for off, end := op.off, op.off+uint64(op.n); off < end; {
 		block := off / placement.BlockSize
 		next := min(end, (block+1)*placement.BlockSize)
-		a := &attempt{kind: op.kind, client: c.id, node: c.node, mask: sectors(off, next), ret: forever, at: c.s.e.now}
+		a := &attempt{kind: op.kind, client: c.id, node: c.node, mask: sectors(off, next), ret: forever, at: c.s.e.now, vver: vver}
 		if op.kind == opWrite || op.kind == opCAW {
 			a.v = v
 		}

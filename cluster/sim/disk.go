@@ -20,10 +20,13 @@ type disk struct {
 	mem  *vfs.Memory
 	rng  *rand.Rand
 
-	// trouble, if set, is asked before each read and write of file data.
+	// trouble, if set, is asked before each read, write and sync of file data.
 	trouble func(op vfs.Op) verdict
 	// dead: every operation fails with EIO, of this process and later ones.
 	dead bool
+	// refuse has the next write or sync fail with EIO. After that nobody knows what
+	// of the unsynced is left (hurt), and the process can do no more with the disk.
+	refuse, hurt bool
 	// ops counts down to a crash in the middle of an operation; 0: none.
 	crashIn int
 	onCrash func()
@@ -43,7 +46,10 @@ func newDisk(name string, bytes int64, rng *rand.Rand) *disk {
 }
 
 // crash takes the machine's power: what was not durable is lost, or not, by chance.
-func (d *disk) crash() { d.mem = d.mem.Crash(d.rng.Uint64()) }
+func (d *disk) crash() {
+	d.mem = d.mem.Crash(d.rng.Uint64())
+	d.crashIn, d.refuse, d.hurt = 0, false, false
+}
 
 // lives is a disk as one process sees it.
 type lives struct {
@@ -199,6 +205,10 @@ func (f *file) verdict(kind vfs.Kind, off, n int64) (verdict, error) {
 	}
 	if f.l.d.trouble != nil {
 		v = f.l.d.trouble(vfs.Op{Kind: kind, Name: f.name, Off: off, Len: n})
+	}
+	if d := f.l.d; d.refuse && (kind == vfs.OpSync || kind == vfs.OpWrite) {
+		d.refuse, d.hurt = false, true
+		v.err = syscall.EIO
 	}
 	if v.err != nil {
 		return v, &fs.PathError{Op: kind.String(), Path: f.name, Err: v.err}

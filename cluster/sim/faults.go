@@ -3,10 +3,8 @@ package sim
 import (
 	"math/rand/v2"
 	"strings"
-	"syscall"
 	"time"
 
-	"petal/journal/vfs"
 	"petal/placement"
 )
 
@@ -28,16 +26,20 @@ const (
 	SlowDisk                     // so do disks
 	LossyRaft                    // part of the raft class vanishes
 	ClockJump                    // CLOCK_REALTIME jumps
+	Refuse                       // a write or sync fails with EIO, of the brick or of the node's own directory
+	Revoke                       // not a fault: PREEMPT and LOGICAL UNIT RESET, while commands are in flight
+	Resize                       // nor this: the disk grows and shrinks, but for what is in use
+	Churn                        // nor this: other disks come and go
 	Rot                          // bits of the victim's brick flip, writes to it are lost or go elsewhere, sectors can't be read
-	DeadDisk                     // the victim's brick fails
+	DeadDisk                     // the victim's brick dies, and an empty one takes its place
 
 	// Benign faults harm no durable byte: any number of them, anywhere, at any
 	// time must not lose anything.
-	Benign = PowerOff | Kill | PowerCut | Pause | Reset | Cut | CutOneWay | CutData | Isolate | SlowEdge | SlowDisk | LossyRaft | ClockJump
+	Benign = PowerOff | Kill | PowerCut | Pause | Reset | Cut | CutOneWay | CutData | Isolate | SlowEdge | SlowDisk | LossyRaft | ClockJump | Refuse | Revoke | Resize | Churn
 )
 
 var faultNames = [...]string{
-	"power-off", "kill", "power-cut", "pause", "reset", "cut", "cut-one-way", "cut-data", "isolate", "slow-edge", "slow-disk", "lossy-raft", "clock-jump", "rot", "dead-disk",
+	"power-off", "kill", "power-cut", "pause", "reset", "cut", "cut-one-way", "cut-data", "isolate", "slow-edge", "slow-disk", "lossy-raft", "clock-jump", "refuse", "revoke", "resize", "churn", "rot", "dead-disk",
 }
 
 func (f Faults) String() string {
@@ -62,6 +64,7 @@ type nemesis struct {
 	victim placement.Server
 	spared map[placement.Server]bool // holds other copies of what the victim holds
 	focus  []placement.Server        // faults prefer these
+	latent map[int64]bool            // blocks of the victim's data that can't be read
 	over   bool
 }
 
@@ -73,7 +76,7 @@ func newNemesis(s *Sim, faults Faults) *nemesis {
 		}
 	}
 	n.pace = s.scaled([]time.Duration{400 * time.Millisecond, 1500 * time.Millisecond, 5 * time.Second}[n.rng.IntN(3)])
-	if faults&^(Reset|SlowEdge|SlowDisk|LossyRaft|ClockJump|Rot) == 0 {
+	if faults&^(Reset|SlowEdge|SlowDisk|LossyRaft|ClockJump|Revoke|Resize|Rot) == 0 {
 		n.pace /= 10 // nothing that it takes long to come back from
 	}
 	return n
@@ -98,8 +101,11 @@ func (n *nemesis) choose(g *placement.GMap, l *placement.LinkID) {
 				n.spared[m] = m != n.victim
 			}
 		}
-		if k == Rot {
+		switch k {
+		case Rot:
 			n.rot()
+		case DeadDisk:
+			n.later(between(n.rng, 0, n.s.cfg.Faulty), n.diskDies)
 		}
 	}
 }
@@ -173,6 +179,14 @@ func (n *nemesis) one() {
 		m.clock.wall = m.clock.wall.Add(between(n.rng, -time.Hour, time.Hour))
 	case SlowDisk:
 		n.slowDisk()
+	case Refuse:
+		n.refuse()
+	case Revoke:
+		n.s.revoke(n.rng)
+	case Resize:
+		n.s.resize(n.rng)
+	case Churn:
+		n.s.churn(n.rng)
 	default:
 		n.network(k)
 	}
@@ -245,7 +259,11 @@ func (n *nemesis) heal() {
 	for _, m := range s.machines {
 		m.speed = [2]time.Duration{diskFast, diskSlow}
 		m.node.crashIn, m.brick.crashIn = 0, 0
+		m.node.refuse, m.brick.refuse = false, false
 		m.brick.trouble = nil
+		if m.node.hurt || m.brick.hurt {
+			m.kill("for its disk has failed it")
+		}
 		m.pausedUntil = min(m.pausedUntil, s.e.now)
 		for _, o := range s.machines {
 			if o != m {
@@ -253,31 +271,5 @@ func (n *nemesis) heal() {
 			}
 		}
 		m.start()
-	}
-}
-
-// rot gives the victim's brick an unreliable disk: only where data are, since
-// names and the map are the file system's and Pebble's to protect.
-func (n *nemesis) rot() {
-	chance := []float64{0.001, 0.01, 0.05}[n.rng.IntN(3)]
-	n.s.machine(n.victim).brick.trouble = func(op vfs.Op) (v verdict) {
-		if n.over || op.Kind != vfs.OpWrite && op.Kind != vfs.OpRead || !strings.HasPrefix(op.Name, "data") || n.rng.Float64() >= chance {
-			return v
-		}
-		n.s.report.Counts.Rots++
-		n.s.tracef("faults: rot in %v of %s at %d, %d bytes", op.Kind, op.Name, op.Off, op.Len)
-		if op.Kind == vfs.OpRead {
-			v.err = syscall.EIO
-			return v
-		}
-		switch n.rng.IntN(3) {
-		case 0:
-			v.lose = true
-		case 1:
-			v.flip, v.flipBit = true, n.rng.Int64N(op.Len*8)
-		case 2:
-			v.shift = vfs.BlockSize * int64(1+n.rng.IntN(8))
-		}
-		return v
 	}
 }

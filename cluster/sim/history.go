@@ -58,6 +58,9 @@ type attempt struct {
 	call, ret int64         // in the order of all calls and returns; ret of an unknown one bounds its effect
 	at, until time.Duration // the same in time, for people
 	lax       bool          // of a miscompare: anything may have been there
+
+	vver  uint64 // of the disk, as far as the node knew at the call
+	limit int64  // no effect after this: a barrier was complete (see fence); 0: none
 }
 
 const forever = math.MaxInt64
@@ -78,6 +81,19 @@ func (h *history) add(block uint64, a *attempt) {
 	h.ops++
 	a.block = block
 	h.blocks[block] = append(h.blocks[block], a)
+}
+
+// fence notes that a barrier is complete: what was admitted under vver or an
+// older one has no effect from now on that it had not before (DESIGN B).
+func (h *history) fence(vver uint64) {
+	now := h.now()
+	for _, all := range h.blocks {
+		for _, a := range all {
+			if a.vver <= vver && a.limit == 0 && a.ret > now {
+				a.limit = now
+			}
+		}
+	}
 }
 
 // disorder is a block whose attempts can't be put in one order.
@@ -129,6 +145,10 @@ func settle(all []*attempt) []attempt {
 	var ops []attempt
 	var dropped []*attempt
 	for _, a := range all {
+		if a.limit != 0 && a.limit < a.ret {
+			c := *a
+			a, c.ret = &c, c.limit
+		}
 		switch {
 		case a.outcome == never || a.outcome == unknown && a.kind == opRead:
 		case a.outcome == unknown && a.kind != opZero:

@@ -34,6 +34,7 @@ type machine struct {
 	proc  process          // nil: none
 	ends  *endpoint        // its transport
 	boots int
+	blank bool // an empty disk has taken its brick's place: the next process is to begin with it
 
 	pausedUntil time.Duration
 	stepping    bool // a step of the disks is planned
@@ -105,7 +106,7 @@ func (m *machine) kick() {
 
 // start runs a process.
 func (m *machine) start() {
-	if m.alive() {
+	if m.alive() || m.brick.dead { // then it waits for another disk
 		return
 	}
 	m.boots++
@@ -126,6 +127,12 @@ func (m *machine) start() {
 // kill ends the process as kill -9 does: what it wrote is with the system, durable
 // or not, and the others see their connections closed soon.
 func (m *machine) kill(why string) {
+	for _, d := range []*disk{m.node, m.brick} {
+		if d.hurt {
+			d.crash()
+		}
+		d.refuse = false
+	}
 	if m.alive() {
 		// The old process may still be at its map: the new one gets its own. How much
 		// the clone draws depends on what Pebble does in the background.
@@ -162,7 +169,6 @@ func (m *machine) powerOff(why string) {
 	}
 	m.node.crash()
 	m.brick.crash()
-	m.node.crashIn, m.brick.crashIn = 0, 0
 	m.maps = m.maps.CrashClone(pebblefs.CrashCloneCfg{})
 	m.end("power off "+why, m.s.scaled(noticeLeast), m.s.scaled(noticeMost))
 	m.switchOn()
@@ -177,6 +183,18 @@ func (m *machine) powerOffSoon() {
 	}
 	d.crashIn = 1 + m.rng.IntN(6)
 }
+
+// replaceDisk puts an empty disk into the place of the brick's.
+func (m *machine) replaceDisk() {
+	m.kill("its disk is replaced")
+	m.brick = newDisk("brick", m.s.cfg.BrickBytes, m.brick.rng)
+	m.brick.onCrash = func() { m.powerOff("in the middle of a write") }
+	m.maps = pebblefs.NewCrashableMem()
+	m.blank = true
+}
+
+// ailing reports whether a disk has failed the process.
+func (m *machine) ailing() bool { return m.brick.dead || m.brick.hurt || m.node.hurt }
 
 // pause stops the process for d, as SIGSTOP does; its clock goes on.
 func (m *machine) pause(d time.Duration) {

@@ -14,11 +14,6 @@ import (
 	"petal/placement"
 )
 
-// threeCopies stands in for mirror3, which the appliance does not offer yet
-// (see ARCHITECTURE.md): `-args -seed 40028 -scheme mirror3 -faults
-// reset,power-off,pause` shows why.
-const threeCopies = placement.Mirror
-
 const diskName = "disk"
 
 // Phases of a run, in virtual time.
@@ -73,7 +68,7 @@ func newSim(cfg Config) *Sim {
 	if s.cfg.Faulty == 0 {
 		s.cfg.Faulty = s.scaled(between(rng, 10*time.Second, 60*time.Second))
 	}
-	s.scheme = []placement.Scheme{placement.Mirror, placement.Mirror, threeCopies}[rng.IntN(3)]
+	s.scheme = []placement.Scheme{placement.Mirror, placement.Mirror, placement.Mirror3}[rng.IntN(3)]
 	if s.cfg.Scheme != 0 {
 		s.scheme = s.cfg.Scheme
 	}
@@ -91,8 +86,16 @@ func newSim(cfg Config) *Sim {
 		case 1: // a storm
 			s.cfg.Faults = Reset | some&(SlowEdge|SlowDisk|LossyRaft)
 		}
-		if rng.IntN(4) == 0 {
+		switch rng.IntN(6) {
+		case 0, 1:
 			s.cfg.Faults |= Rot
+		case 2:
+			s.cfg.Faults |= DeadDisk
+		case 3:
+			s.cfg.Faults |= Rot | DeadDisk
+		}
+		if s.cfg.Bare {
+			s.cfg.Faults &^= Refuse | Revoke | DeadDisk
 		}
 	}
 	if s.cfg.BrickBytes == 0 {

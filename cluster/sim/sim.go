@@ -43,6 +43,7 @@ type Report struct {
 // Counts is how often what happened.
 type Counts struct {
 	Crashes, Kills, Pauses, Cuts, Resets, PowerCuts, Rots, DeadDisks int
+	Refusals, Barriers, Resizes, Churns                              int
 	Sent, Delivered, Lost                                            uint64
 }
 
@@ -161,6 +162,10 @@ func (c *Counts) add(o *Counts) {
 	c.PowerCuts += o.PowerCuts
 	c.Rots += o.Rots
 	c.DeadDisks += o.DeadDisks
+	c.Refusals += o.Refusals
+	c.Barriers += o.Barriers
+	c.Resizes += o.Resizes
+	c.Churns += o.Churns
 	c.Sent += o.Sent
 	c.Delivered += o.Delivered
 	c.Lost += o.Lost

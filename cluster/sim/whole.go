@@ -42,7 +42,7 @@ func (s *Sim) options(m *machine) cluster.Options {
 	name := fmt.Sprintf("m%d", m.id)
 	return cluster.Options{
 		Name: name, ClusterName: "sim", CacheBytes: 256 << 10, MemoryBytes: poolBytes, Advertise: name, Times: s.times, Log: s.logger(m),
-		Bricks: []cluster.BrickOptions{{Path: "brick", Journal: s.cfg.JournalBytes, Segment: s.cfg.JournalBytes / 8, Capacity: s.cfg.BrickBytes / 2}},
+		AcceptLoss: m.blank, Bricks: []cluster.BrickOptions{{Path: "brick", Journal: s.cfg.JournalBytes, Segment: s.cfg.JournalBytes / 8, Capacity: s.cfg.BrickBytes / 2}},
 	}
 }
 
@@ -103,8 +103,14 @@ func (s *Sim) join(first, m *machine) {
 }
 
 func (w *whole) step() bool {
-	if err := w.node.Failed(); err != nil {
+	switch err := w.node.Failed(); {
+	case err != nil && w.m.ailing(): // its supervisor starts it again
+		w.m.kill(err.Error())
+		return false
+	case err != nil:
 		w.s.failf("machine %d: %v", w.m.id, err)
+	case w.m.blank && w.node.Started():
+		w.m.blank = false
 	}
 	return w.node.Step()
 }
