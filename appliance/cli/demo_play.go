@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -53,7 +55,7 @@ func (s streams) demoPlay() []*cli.Command {
 		}
 	}
 	return []*cli.Command{
-		act("kill", "kill the processes of nodes (SIGKILL)", "NODE is a number from 1.", signal(syscall.SIGKILL)),
+		act("kill", "kill the processes of nodes (SIGKILL)", "NODE is a number from 1.", func(_ *call, n *demoNode) error { return n.kill() }),
 		all("start", "start nodes again that were killed", "Waits until they serve. They end with the demo.", restart),
 		act("pause", "stop nodes where they stand (SIGSTOP)", "They say nothing and hear nothing, as a virtual machine does that is moved.", signal(syscall.SIGSTOP)),
 		act("resume", "let paused nodes go on (SIGCONT)", "", signal(syscall.SIGCONT)),
@@ -129,6 +131,32 @@ func (n *demoNode) signal(sig syscall.Signal) error {
 		return err
 	}
 	return nil
+}
+
+// kill kills the node's process and waits until it is gone, and its addresses free.
+func (n *demoNode) kill() error {
+	pid := n.successor()
+	if err := n.signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(playLimit); alive(pid); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return hinted{fmt.Errorf("node %d is killed and has not ended within %v", n.index, playLimit), "its disk may stand still: see dmesg"}
+		}
+	}
+	return nil
+}
+
+// alive reports whether a thread of a process has not ended yet: then its files and
+// sockets may still be open. One that its parent only has to wait for (a zombie)
+// has ended.
+func alive(pid int) bool {
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	return slices.ContainsFunc(threads, func(file string) bool {
+		stat, err := os.ReadFile(file)
+		_, state, ok := bytes.Cut(stat, []byte(") "))
+		return err == nil && ok && len(state) > 0 && state[0] != 'Z' && state[0] != 'X'
+	})
 }
 
 // restart starts nodes with the configurations that the demo has written, and

@@ -280,6 +280,40 @@ func TestOldState(t *testing.T) {
 	if o := d.petal("bench", d.urlAt(3), "--state", state, "--check", "--quiet"); o.status != 0 {
 		t.Errorf("through the node whose brick was old: status %d\n%s%s", o.status, o.stdout, o.stderr)
 	}
+	// Its disk is replaced by an empty one: not unless it is said that it is meant.
+	d.play("kill", 3)
+	if err := os.RemoveAll(path(3, "brick")); err != nil {
+		t.Fatal(err)
+	}
+	if o := run(t, time.Minute, binary, "demo", "start", "--dir", dir, "3"); o.status == 0 || !strings.Contains(o.stderr, "has kept its data there before") || !strings.Contains(o.stderr, "--accept-loss") {
+		t.Errorf("without its brick: status %d\n%s", o.status, o.stderr)
+	}
+	serve := command(t, binary, "serve", "--config", path(3, "petal.toml"), "--accept-loss")
+	if err := serve.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { serve.Wait(); close(ended) }()
+	eventually(t, healLimit, "n3 serves with an empty brick", func() bool {
+		st, err := d.clientOf(3).Status(context.Background())
+		return err == nil && st.Cluster.Lease
+	})
+	d.awaitHealthy()
+	if o := d.petal("bench", d.urlAt(3), "--state", state, "--check", "--quiet"); o.status != 0 {
+		t.Errorf("through the node whose brick was empty: status %d\n%s%s", o.status, o.stdout, o.stderr)
+	}
+	// What it was given is enough to do without its neighbours: each in turn is dead.
+	for _, neighbour := range []int{2, 4} {
+		d.play("kill", neighbour)
+		eventually(t, healLimit, "the neighbour is missed", func() bool { return d.health(1).State == "degraded" })
+		load("--check")
+		d.play("start", neighbour)
+		d.awaitHealthy()
+	}
+	serve.Process.Signal(syscall.SIGTERM)
+	<-ended
+	d.play("start", 3)
+	d.awaitHealthy()
 	d.stop()
 	// All agreed states from before one more start.
 	for node := 1; node <= 4; node++ {
