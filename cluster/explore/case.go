@@ -37,15 +37,16 @@ type Budget struct {
 type Start uint8
 
 const (
-	Healthy  Start = iota // all in sync, open and leased
-	Degraded              // the last member was excluded and has come back; head 0 has made all writes but the last
-	Joined                // the same, and it was let in, and misses those writes
-	Forsaken              // the same, and then the head was excluded, and is down; the other has made the last write
-	Tailed                // the head was excluded with write 0 in its tail and has come back; the other has made write 1
-	Lonely                // of three, 1 and 2 were excluded and have come back; head 0 has made all writes but the last
-	Bereft                // 1 and 2 were excluded, head 0 has made all writes but the last; 1 was let in, and misses them; 0 was excluded, and is down; 2 is back
-	Unheard               // the same, but 2 had write 0, and has not heard that it was committed
-	Outlived              // the head was excluded with write 0 in its tail and has come back; of the others, which made write 1, 2 was out between, and is alone
+	Healthy    Start = iota // all in sync, open and leased
+	Degraded                // the last member was excluded and has come back; head 0 has made all writes but the last
+	Joined                  // the same, and it was let in, and misses those writes
+	Forsaken                // the same, and then the head was excluded, and is down; the other has made the last write
+	Tailed                  // the head was excluded with write 0 in its tail and has come back; the other has made write 1
+	Lonely                  // of three, 1 and 2 were excluded and have come back; head 0 has made all writes but the last
+	Bereft                  // 1 and 2 were excluded, head 0 has made all writes but the last; 1 was let in, and misses them; 0 was excluded, and is down; 2 is back
+	Unheard                 // the same, but 2 had write 0, and has not heard that it was committed
+	Outlived                // the head was excluded with write 0 in its tail and has come back; of the others, which made write 1, 2 was out between, and is alone
+	Remembered              // as Unheard, but 1 fell out later than 2, which it remembers to have nothing, and earlier than 2 made write 0
 )
 
 // Broken is a set of rules that live outside the machine, to break on purpose.

@@ -8,6 +8,7 @@
 //	run      a machine's effects, done to the world                     run.go, net.go
 //	moves    all that may happen next                                   moves.go
 //	monitor  the registers that explain the answers so far              monitor.go
+//	start    where a search begins                                      start.go
 //	search   breadth first, so that a way to a violation is a shortest  search.go
 //
 // A case (Case) bounds what clients and adversary may do: writes, reads,
@@ -27,24 +28,27 @@
 //
 // Searched completely, with no violation (TestSmall; states, moves, depth):
 //
-//	crash           1 write, 2 reads, 1 crash                           81,858    208,423   36
-//	cut             2 writes, 2 reads, 2 cuts                            7,485     26,034   22
-//	buckets         2 buckets, 1 crash                                   6,642     21,704   27
-//	lapse           1 write, 2 reads, 1 cut from raft                   33,144     82,789   33
-//	barrier         preemption of a write's nexus, 1 crash             133,987    414,442   32
-//	rot             1 crash that loses the last record                 181,816    544,967   38
-//	fence           exclusion of a live member, 1 cut                   34,209     94,167   35
-//	rejoin          R9, 2 blocks in a bucket, 1 crash                  189,024    537,749   48
-//	rejoin-cut      R9, 1 cut, 1 join given up                          24,440     76,184   36
-//	rejoin-fill     R9, 1 block fetched, 1 fence                        65,715    201,610   43
-//	rejoin-buckets  R9, 2 buckets, 1 cut                                 7,206     19,986   37
-//	rejoin-rot      R9, 1 crash that loses the last record             174,960    608,836   43
-//	joined          a member with missing blocks, 1 crash               15,888     43,586   28
-//	forsaken        its source out of sync, 1 crash                      5,882     13,911   34
-//	tailed          a head comes back with a tail, 1 crash               3,756      9,585   32
-//	three           r = 3, 2 reads                                         111        328   14
-//	three-crash     r = 3, 1 crash                                      34,708    119,592   30
-//	three-rejoin    r = 3, R9                                           48,222    187,309   41
+//	crash            1 write, 2 reads, 1 crash                    40,266     95,347   36
+//	cut              2 writes, 2 reads, 2 cuts                     7,485     26,034   22
+//	buckets          2 buckets, 1 crash                            6,642     21,704   27
+//	lapse            1 write, 2 reads, 1 cut from raft            20,496     47,187   34
+//	barrier          preemption of a write's nexus, 1 crash       92,714    267,063   32
+//	rot              1 crash that loses the last record           98,302    273,846   38
+//	fence            exclusion of a live member, 1 cut            35,241     96,603   35
+//	rejoin           R9, 2 blocks in a bucket, 1 crash           145,310    363,608   44
+//	rejoin-cut       R9, 1 cut, 1 join given up                   27,986     87,100   36
+//	rejoin-fill      R9, 1 block fetched, 1 fence                 68,232    213,591   44
+//	rejoin-buckets   R9, 2 buckets, 1 cut                          7,910     21,744   38
+//	rejoin-rot       R9, 1 crash that loses the last record      162,260    537,120   44
+//	joined           a member with missing blocks, 1 crash        12,290     31,661   28
+//	forsaken         its source out of sync, 1 crash               1,078      1,962   25
+//	tailed           a head comes back with a tail, 1 crash        3,140      7,709   32
+//	three            r = 3, 2 reads                                  111        328   14
+//	three-crash      r = 3, 1 crash                               34,708    119,592   30
+//	three-rejoin     r = 3, R9                                    58,872    230,977   43
+//	three-lonely     r = 3, two are out and come back            215,566    645,022   55
+//	three-bereft     r = 3, let in by one that misses it all     133,364    476,161   38
+//	three-remembered r = 3, the same with a tail                 199,018    692,235   39
 //
 // TestMutationsAreFound breaks one rule at a time, M1 to M17 of DESIGN and those
 // of R6, R7 and R9, and sees that the search notices each. `make soak`

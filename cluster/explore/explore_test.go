@@ -27,8 +27,7 @@ var smallCases = []Case{
 	{Name: "three-rejoin", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 4, Start: Degraded, Max: Budget{Reads: 1}},
 	{Name: "three-bereft", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 8, Start: Bereft, Max: Budget{Reads: 1}},
 	{Name: "three-lonely", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 6, Start: Lonely},
-	{Name: "three-unheard", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1, 1}, MaxVer: 8, Start: Unheard, Max: Budget{Reads: 1}},
-	{Name: "three-outlived", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 8, Start: Outlived, Max: Budget{Reads: 2}},
+	{Name: "three-remembered", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1, 1}, MaxVer: 10, Start: Remembered, Max: Budget{Reads: 1}},
 }
 
 func TestSmall(t *testing.T) {

@@ -22,6 +22,10 @@ var largeCases = []Case{
 	{Name: "tailed", Members: 2, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1, 0}, MaxVer: 8, Start: Tailed, Max: Budget{Reads: 2, Crashes: 2, Cuts: 1}},
 	{Name: "three-crash", Members: 3, Blocks: oneBlock, Writes: oneWrite, MaxVer: 3, Max: Budget{Reads: 2, Crashes: 1}},
 	{Name: "three-rejoin", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 5, Start: Degraded, Max: Budget{Reads: 1, Crashes: 1}},
+	{Name: "three-bereft", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 10, Start: Bereft, Max: Budget{Reads: 1, Crashes: 1, Fetches: 1}},
+	{Name: "three-lonely", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 8, Start: Lonely, Max: Budget{Reads: 1, Crashes: 1}},
+	{Name: "three-unheard", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1, 1}, MaxVer: 10, Start: Unheard, Max: Budget{Reads: 1, Crashes: 1}},
+	{Name: "three-outlived", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 8, Start: Outlived, Max: Budget{Reads: 2, Fetches: 1}},
 }
 
 // largeStates bounds a large case: about 60 bytes a state stay, and the states

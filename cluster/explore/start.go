@@ -52,6 +52,8 @@ func (s *state) begin() {
 		s.unheard()
 	case Outlived:
 		s.outlived()
+	case Remembered:
+		s.remembered()
 	}
 	w.used = Budget{}
 }
@@ -155,6 +157,26 @@ func (s *state) unheard() {
 	s.all(move{kind: mvDisconnect, a: 0, b: 2}, move{kind: mvExclude, a: 2}, move{kind: mvAdmit, c: 1})
 	s.comeBack(1)
 	s.quiesce()
+	s.bereave()
+	s.comeBack(2)
+}
+
+// remembered has 1 see 2 fall out with nothing, and be cut off itself while 2 is
+// let in, makes write 0 and falls out again without having heard that it was
+// committed; then it is as in Bereft.
+func (s *state) remembered() {
+	s.all(move{kind: mvCrash, a: 2}, move{kind: mvDisconnect, a: 0, b: 2}, move{kind: mvDisconnect, a: 1, b: 2}, move{kind: mvExclude, a: 2},
+		move{kind: mvFence, a: 1}, move{kind: mvDisconnect, a: 0, b: 1}, move{kind: mvExclude, a: 1})
+	s.comeBack(2)
+	s.do(move{kind: mvDisconnect, a: 1, b: 2})
+	s.quiesce()
+	s.all(move{kind: mvRejoined, a: 2})
+	for _, mv := range []move{
+		{kind: mvAdmit, a: 0}, {kind: mvDeliver, a: 0, b: 2}, {kind: mvSync, a: 0}, {kind: mvSync, a: 2}, {kind: mvDeliver, a: 2, b: 0}, {kind: mvCrash, a: 2},
+	} {
+		s.do(mv)
+	}
+	s.all(move{kind: mvDisconnect, a: 0, b: 2}, move{kind: mvExclude, a: 2}, move{kind: mvAdmit, c: 1}, move{kind: mvConnect, a: 0, b: 1})
 	s.bereave()
 	s.comeBack(2)
 }

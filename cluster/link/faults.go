@@ -27,7 +27,6 @@ const (
 	FaultSealEarly                         // a cut is sealed before the tail is given up
 	FaultNoIndex                           // R10 does not know of records that have left the journal (M12)
 	FaultKeepKnown                         // who falls out goes on by what it knew of the others
-	FaultDropLate                          // a configuration opens before the marks that it makes void are dropped
 )
 
 func (m *Machine) broken(f Fault) bool { return m.o.Fault&f != 0 }

@@ -300,7 +300,7 @@ func (m *Machine) fence(ver uint64) {
 
 // settle moves on a machine that waited for its own brick.
 func (m *Machine) settle(now time.Duration) {
-	if m.undurable != 0 || m.storing != 0 || m.discarding != 0 || m.dropping != 0 && !m.broken(FaultDropLate) {
+	if m.undurable != 0 || m.storing != 0 || m.discarding != 0 || m.dropping != 0 {
 		return
 	}
 	switch m.state {
