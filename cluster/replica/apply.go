@@ -156,6 +156,7 @@ func (l *seat) configure(v *linkView, index uint64) {
 func (l *seat) configured(v *linkView, index uint64) {
 	if v.config.Ver > l.ver {
 		l.ver, l.since = v.config.Ver, l.s.now()
+		l.avail = [placement.MaxCopies]space{}
 		l.dropFetches()
 	}
 	l.blank, l.filling = v.blank, v.filling

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"petal/cluster/link"
 	"petal/cluster/slab"
 	"petal/cluster/wire"
 	"petal/placement"
@@ -15,6 +16,9 @@ import (
 type meter struct {
 	queue atomic.Int32
 	avail atomic.Uint64
+
+	tight atomic.Int64 // when this server was last short of space
+	told  atomic.Int64 // when it last said so
 }
 
 func (m *meter) begin() { m.queue.Add(1) }
@@ -97,10 +101,50 @@ func (x *tombstones) has(id placement.OpID) bool {
 // never runs out in the middle of a record.
 const shortBytes = 64 << 20
 
-// meterSpace looks how much space is left.
+// meterSpace looks how much space is left. Heads learn it from acknowledgements;
+// but one that has heard of too little sends nothing that would be acknowledged,
+// so while it is little, and for a while after, they are told without being asked.
 func (s *Server) meterSpace() {
 	_, avail, _ := s.c.Store.Space()
 	s.load.avail.Store(avail)
+	now, m := s.now(), &s.load
+	if avail < shortBytes {
+		m.tight.Store(int64(now) + 1)
+	}
+	tight := time.Duration(m.tight.Load())
+	if tight == 0 || now-tight > tellSpaceFor || now-time.Duration(m.told.Load()) < s.c.Times.Renewal {
+		return
+	}
+	m.told.Store(int64(now))
+	for _, l := range s.all() {
+		l.lock()
+		l.tellSpace()
+		l.unlock()
+	}
+}
+
+// tellSpaceFor is how long heads are told that there is space again: long enough
+// for a connection to come back.
+const tellSpaceFor = 10 * time.Second
+
+// tellSpace tells the head of the link how much space is left here: an Ack of
+// nothing. The mutex is held.
+func (l *seat) tellSpace() {
+	c := l.m.Config()
+	if l.closed || c.Head == l.self || !c.InSync.Has(l.self) || !l.peers.Has(c.Head) {
+		return
+	}
+	m := l.message(&link.Msg{Kind: link.MsgAck, Ver: l.ver})
+	l.s.load.fill(&m.Load)
+	l.post1(c.Head, m)
+}
+
+// hasSpace tells whether all the blocks of a write have space already, so that
+// it needs none: the members' copies are alike. The map may have to be read.
+func (t *task) hasSpace() bool {
+	op := t.op
+	mapped, err := t.s.c.Store.Provisioned(op.Key.Family, t.d.lineage[:1], op.Key.Chunk)
+	return err == nil && op.mask()&^mapped == 0
 }
 
 // short reports whether another member in sync is nearly out of space. The

@@ -145,6 +145,10 @@ func (l *seat) told(from placement.Member, m *wire.Message) {
 	l.lock()
 	if m.Kind == wire.Ack {
 		l.avail[from] = space{true, m.Load.Avail}
+		if m.Stamp == (placement.Stamp{}) { // that is all it says
+			l.unlock()
+			return
+		}
 	}
 	if l.parse(m, &msg) {
 		l.step(&link.Event{Kind: link.EventMessage, Member: from, Msg: &msg})

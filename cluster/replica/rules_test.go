@@ -246,26 +246,46 @@ func TestOldMessageIsRefused(t *testing.T) {
 	}
 }
 
+// spaceStore is a brick of which the test says how much space it has.
+type spaceStore struct {
+	Store
+	avail uint64
+}
+
+func (s *spaceStore) Space() (used, avail, total uint64) { return 0, s.avail, 1 << 40 }
+
 // TestMemberShortOfSpace: a member that is nearly full stops allocating writes
-// before it runs out in the middle of one; zeroing goes on.
+// before it runs out in the middle of one. What has its space already can be
+// written, and zeroed. When there is space again, the head is told, though it
+// sends nothing that would be acknowledged.
 func TestMemberShortOfSpace(t *testing.T) {
 	w := newWorld(t, 1, 2, placement.Mirror)
 	w.opened()
 	n, c := w.nodes[0], w.chunkOf(0, 0)
+	disk := &spaceStore{w.nodes[1].s.c.Store, 1 << 30}
+	w.nodes[1].s.c.Store = disk
 	w.ok(w.write(n, c, 0, pattern(1, 4096)))
-	w.nodes[1].s.load.avail.Store(shortBytes - 1)
-	w.ok(w.write(n, c, 0, pattern(2, 4096))) // its acknowledgement tells
-	x := w.write(n, c, 4096, pattern(3, 4096))
-	w.done(x)
-	if x.Status != wire.NoSpace {
-		t.Errorf("ends %v", x.Status)
+	disk.avail = shortBytes - 1
+	w.run(time.Second) // it says so by itself
+	alloc := func(want wire.Status) {
+		t.Helper()
+		x := w.write(n, c, 4096, pattern(3, 4096))
+		w.done(x)
+		if x.Status != want {
+			t.Errorf("a write that allocates ends %v, want %v", x.Status, want)
+		}
 	}
-	z := w.op(n, Zero, c, 0, 4096)
-	n.s.Do(&z.Op)
-	w.ok(z)
-	w.nodes[1].s.load.avail.Store(shortBytes)
-	z = w.op(n, Zero, c, 0, 4096)
-	n.s.Do(&z.Op)
-	w.ok(z)
-	w.ok(w.write(n, c, 4096, pattern(3, 4096)))
+	for range 2 {
+		alloc(wire.NoSpace)
+		w.ok(w.write(n, c, 0, pattern(2, 4096)))
+		w.ok(w.write(n, c, 512, pattern(4, 512)))
+		z := w.op(n, Zero, c, 8192, 12288)
+		n.s.Do(&z.Op)
+		w.ok(z)
+		w.run(20 * time.Second)
+	}
+	alloc(wire.NoSpace)
+	disk.avail = shortBytes
+	w.run(time.Second)
+	alloc(wire.OK)
 }

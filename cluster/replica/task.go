@@ -35,12 +35,13 @@ type task struct {
 	lock blockLock
 	held bool // has it
 
-	rec   *brick.Record // own, or what recovery gave
-	own   brick.Record
-	buf   *slab.Buf // its data: a reference
-	ref   uint64    // in the seat's table
-	shown bool      // committed in the brick before it was durable (write-back)
-	users atomic.Int32
+	rec    *brick.Record // own, or what recovery gave
+	own    brick.Record
+	buf    *slab.Buf // its data: a reference
+	ref    uint64    // in the seat's table
+	shown  bool      // committed in the brick before it was durable (write-back)
+	mapped bool      // what it writes has space already
+	users  atomic.Int32
 
 	load loader // reads blocks for it
 
@@ -73,7 +74,7 @@ func (t *task) recycle() {
 	}
 	t.s, t.l, t.d, t.op, t.buf, t.own.Buf, t.rec = nil, nil, nil, nil, nil, nil, &t.own
 	t.next, t.retry, t.cancels = nil, nil, nil
-	t.result, t.came, t.since, t.ref, t.vver, t.held, t.shown = wire.OK, 0, 0, 0, 0, false, false
+	t.result, t.came, t.since, t.ref, t.vver, t.held, t.shown, t.mapped = wire.OK, 0, 0, 0, 0, false, false, false
 	t.load.reset()
 	tasks.Put(t)
 }
@@ -191,6 +192,12 @@ func (t *task) admit() {
 		t.unuse()
 	case done:
 		t.refuse(wire.OK)
+	case tight:
+		if t.mapped = t.hasSpace(); !t.mapped {
+			t.refuse(wire.NoSpace)
+			return
+		}
+		t.admit()
 	default:
 		t.refuse(st)
 	}
@@ -200,6 +207,7 @@ func (t *task) admit() {
 const (
 	admitted wire.Status = 0xff - iota // the task is under way, or parked
 	shown                              // and visible already
+	tight                              // a member has no space for it, if it needs any
 	done                               // the op took effect before (R12)
 )
 
@@ -222,8 +230,8 @@ func (t *task) admitLocked(now time.Duration) wire.Status {
 	if op.Again && l.past.did(op.ID) {
 		return done
 	}
-	if t.rec.Kind == brick.Write && l.short() {
-		return wire.NoSpace
+	if t.rec.Kind == brick.Write && !t.mapped && l.short() {
+		return tight
 	}
 	lazy := op.Lazy && l.alone() && s.lazy.take(t.buf)
 	r := t.rec
