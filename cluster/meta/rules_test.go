@@ -139,3 +139,71 @@ func TestRevocationMovesTheDisk(t *testing.T) {
 		}
 	}
 }
+
+// TestNoLeaseWhileABarrierCountsOnIt: M17. A barrier is completed over servers
+// that have no lease: they get none until that is decided. Who has just been
+// elected, and does not know yet what an earlier leader decided, counts nobody so.
+func TestNoLeaseWhileABarrierCountsOnIt(t *testing.T) {
+	w := clusterWorld(t, 21, 3)
+	d := w.must(1, diskOf("a", 1, "mirror")).Disk("a")
+	lead := w.leader()
+	id := lead%3 + 1
+	w.crash(id)
+	w.run(3 * time.Second)
+	g := w.hosts[lead].group
+	p := &metapb.Proposal{Origin: uint32(lead), Session: 1, Number: 99, Command: &metapb.Command{Kind: &metapb.Command_CompleteBarrier{CompleteBarrier: &metapb.CompleteBarrier{Disk: d.ID[:]}}}}
+	g.enter(func() {
+		if over := g.overServers(); len(over) != 1 || over[0] != id {
+			t.Fatalf("without a lease: %v", over)
+		}
+		g.leader.term++
+		if over := g.overServers(); len(over) != 0 {
+			t.Errorf("by the state of another term, %v have none", over)
+		}
+		g.leader.term--
+		if _, err := g.admit(p); err != nil || !g.isBlocked(id) || g.isBlocked(lead) {
+			t.Errorf("while it is under way: %v, %t, %t", err, g.isBlocked(id), g.isBlocked(lead))
+		}
+		g.decided(p)
+		if g.isBlocked(id) {
+			t.Error("it gets no lease any more")
+		}
+	})
+}
+
+// TestFilledOfAFormerLife: R9. A process has nothing missing, says so, and ends;
+// its successor may miss blocks again by the time that this is agreed on.
+func TestFilledOfAFormerLife(t *testing.T) {
+	s := clusterOf(t, 2).with(t, diskOf("a", 1, "mirror"))
+	l := placement.LinkID{GMap: 1}
+	s = s.with(t, reconfigure(s, l, 1, 0)).with(t, rejoined(l, 2, 1)).with(t, start(2))
+	filled := func(incarnation uint64) *metapb.Command {
+		return &metapb.Command{Kind: &metapb.Command_Filled{Filled: &metapb.Filled{Gmap: 1, Position: 0, Member: 1, Incarnation: incarnation}}}
+	}
+	now := s.Server(2).Incarnation
+	refused(t, s, filled(now-1), ErrStale)
+	if i := s.with(t, filled(now)).LinkInfo(l); i.Filling != 0 {
+		t.Errorf("by its own word: %+v", i)
+	}
+}
+
+// TestBrickReplacedBeforeItWasConfirmed: R14. Another brick is another brick, even
+// if the agreed state does not know yet that the first one bears witness.
+func TestBrickReplacedBeforeItWasConfirmed(t *testing.T) {
+	begin := func(brick byte) *metapb.Command {
+		return &metapb.Command{Kind: &metapb.Command_Start{Start: &metapb.Start{Server: 2, Release: Release, HasWitness: true, Bricks: [][]byte{append(make([]byte, 15), brick)}}}}
+	}
+	s := clusterOf(t, 3).with(t, diskOf("a", 1, "mirror"), begin(1))
+	for brick, blank := range []bool{1: false, 2: true} {
+		if brick == 0 {
+			continue
+		}
+		now := s.with(t, begin(byte(brick)))
+		for _, l := range now.LinksOf(2) {
+			m, _ := now.MemberOf(l, 2)
+			if i := now.LinkInfo(l); i.Blank.Has(m) != blank || i.InSync.Has(m) == blank {
+				t.Errorf("brick %d: %v: %+v", brick, l, i)
+			}
+		}
+	}
+}
