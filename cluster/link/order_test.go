@@ -215,3 +215,37 @@ func TestNotShownBeforeTheHeadHasIt(t *testing.T) {
 		t.Errorf("the member has committed %s, the head %s", got, first.Stamp)
 	}
 }
+
+// TestNothingBeforeItsCut: R9. Who is out of sync takes records of a bucket from
+// when it has stored its cut on; the cut of an earlier attempt is none.
+func TestNothingBeforeItsCut(t *testing.T) {
+	p := newPair(t, 2)
+	p.openAll()
+	m := p.m[1]
+	m.Step(&Event{Kind: EventConfig, Config: placement.Config{Ver: 2, InSync: 1}, Index: 2}, p.now)
+	for m.dropping > 0 {
+		m.Step(&Event{Kind: EventDropped}, p.now)
+	}
+	accepts := func(b placement.Bucket) Verdict {
+		return m.Accept(0, &Msg{Kind: MsgReplicate, Ver: 2, Bucket: b, Stamp: at(2, 1)})
+	}
+	if v := accepts(1); m.State() != Out || v != OutOfDate {
+		t.Fatalf("%s, before any cut: %s", m.State(), v)
+	}
+	cut := Msg{Kind: MsgCut, Ver: 2, Bucket: 1, Stamp: at(1, 5), Session: m.session, First: true, Last: true}
+	m.Step(&Event{Kind: EventMessage, Member: 0, Msg: &cut}, p.now)
+	if v := accepts(1); v != OutOfDate {
+		t.Errorf("before the cut is stored: %s", v)
+	}
+	m.Step(&Event{Kind: EventCutStored, Bucket: 1}, p.now)
+	if v := accepts(1); v != Take {
+		t.Errorf("of the bucket that is cut: %s", v)
+	}
+	if v := accepts(2); v != OutOfDate {
+		t.Errorf("of another one: %s", v)
+	}
+	m.Step(&Event{Kind: EventMessage, Member: 0, Msg: &Msg{Kind: MsgAsk, Ver: 2}}, p.now) // the head begins anew
+	if v := accepts(1); v != OutOfDate {
+		t.Errorf("after the attempt: %s", v)
+	}
+}
