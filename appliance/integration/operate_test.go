@@ -189,19 +189,7 @@ func TestRemove(t *testing.T) {
 		d.refusesJoin(strings.TrimSpace(o.stdout), "expired")
 	}
 	d.refusesJoin("petal-join-nonsense", "token")
-	learner, voter := "", ""
-	eventually(t, healLimit, "three of four vote", func() bool {
-		learner, voter = "", ""
-		for _, n := range d.nodes(1) {
-			switch {
-			case n.Vote == "learner":
-				learner = n.Name
-			case n.Vote == "voter" && !n.Leader && !n.Self:
-				voter = n.Name
-			}
-		}
-		return learner != "" && voter != ""
-	})
+	learner, voter := d.votes()
 	dead := int(voter[1] - '0')
 	d.play("kill", dead)
 	neighbour := fmt.Sprintf("n%d", dead%4+1)
@@ -226,6 +214,25 @@ func TestRemove(t *testing.T) {
 	if o.status == 0 || !strings.Contains(o.stderr, "no member of the cluster any more") || !strings.Contains(o.stderr, "hint: ") {
 		t.Errorf("a node that was taken out: status %d\n%s\n%s", o.status, o.stderr, ends(d.logOf(dead)))
 	}
+}
+
+// votes waits until three of four vote, and names the one that does not, and one
+// that does, is not the first and does not lead.
+func (d *demo) votes() (learner, voter string) {
+	d.t.Helper()
+	eventually(d.t, healLimit, "three of four vote", func() bool {
+		learner, voter = "", ""
+		for _, n := range d.nodes(1) {
+			switch {
+			case n.Vote == "learner":
+				learner = n.Name
+			case n.Vote == "voter" && !n.Leader && !n.Self:
+				voter = n.Name
+			}
+		}
+		return learner != "" && voter != ""
+	})
+	return learner, voter
 }
 
 func (d *demo) nodes(node int) []api.Node {
@@ -413,4 +420,45 @@ func TestTooFewServers(t *testing.T) {
 	d.refuses(1, 5, []string{`scheme mirror`, "2 servers", "there are 1", "join"}, "disk", "create", "x", "--size", "1GiB", "--scheme", "mirror")
 	d.refuses(1, 2, []string{`"raid5"`, "stripe, mirror"}, "disk", "create", "x", "--size", "1GiB", "--scheme", "raid5")
 	d.refuses(1, 5, []string{"last one", "disks would be lost"}, "node", "remove", "n1")
+}
+
+// TestThreeCopies: a disk of three copies is served whole with any two nodes dead,
+// and says what a third would do; they come back and have all of it.
+func TestThreeCopies(t *testing.T) {
+	d := startCluster(t, t.TempDir(), "--size", "64MiB")
+	state := filepath.Join(t.TempDir(), "state")
+	if o := d.at(1, "disk", "create", "three", "--size", "64MiB", "--scheme", "mirror3"); o.status != 0 {
+		t.Fatalf("status %d\n%s", o.status, o.stderr)
+	}
+	bench := func(node int, args ...string) {
+		t.Helper()
+		url := "iscsi://" + d.portal(node) + "/iqn.2026-11.petal:three/0"
+		if o := d.petal(append([]string{"bench", url, "--state", state, "--quiet"}, args...)...); o.status != 0 {
+			t.Fatalf("bench %v: status %d\n%s%s", args, o.status, o.stdout, o.stderr)
+		}
+	}
+	health := func() api.Health {
+		disk, err := d.client().Disk(context.Background(), "three")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return disk.Health
+	}
+	bench(2, "--new", "--time", "500ms")
+	learner, voter := d.votes()
+	a, b := int(learner[1]-'0'), int(voter[1]-'0')
+	d.play("kill", a)
+	eventually(t, healLimit, "the first is missed", func() bool { return health().State == "degraded" })
+	bench(1, "--time", "500ms")
+	d.play("kill", b)
+	eventually(t, healLimit, "both are missed", func() bool { return len(health().Why) == 2 })
+	if h := health(); h.State != "degraded" || h.Served != 100 || len(h.Risks) == 0 {
+		t.Errorf("two of four are dead: %+v", h)
+	}
+	bench(1, "--time", "500ms")
+	d.play("start", a, b)
+	eventually(t, healLimit, "all copies are whole", func() bool { return health().State == "healthy" })
+	for node := 1; node <= 4; node++ {
+		bench(node, "--check")
+	}
 }
