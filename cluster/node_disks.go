@@ -62,7 +62,8 @@ type DiskChange struct {
 
 // UpdateDisk changes a disk. What lay beyond the new end of a disk that shrank
 // is gone before UpdateDisk returns, and so it is before a disk grows, so that
-// nothing old ever shows there, whatever was cut short by a crash.
+// nothing old ever shows there, whatever was cut short by a crash. If another size
+// is agreed on meanwhile, through another node, the error is meta.ErrStale.
 func (n *Node) UpdateDisk(ctx context.Context, name string, c DiskChange) (*meta.Disk, error) {
 	n.resizing.Lock()
 	defer n.resizing.Unlock()
@@ -72,7 +73,11 @@ func (n *Node) UpdateDisk(ctx context.Context, name string, c DiskChange) (*meta
 			return nil, err
 		}
 	}
-	s, err := n.Propose(ctx, command(&metapb.UpdateDisk{Name: name, Size: c.Size, WriteBack: c.WriteBack, ReadOnly: c.ReadOnly, AllowShrink: c.Shrink}))
+	cmd := &metapb.UpdateDisk{Name: name, Size: c.Size, WriteBack: c.WriteBack, ReadOnly: c.ReadOnly, AllowShrink: c.Shrink}
+	if before != nil && c.Size != nil {
+		cmd.IfSize = &before.Size // else it may have shrunk since, and grow over what is not trimmed yet
+	}
+	s, err := n.Propose(ctx, command(cmd))
 	if err != nil {
 		return nil, err
 	}

@@ -287,3 +287,38 @@ func eventually(t *testing.T, n *Node, ok func(*meta.State) bool) {
 		}
 	}
 }
+
+// Two administrators resize a disk through two nodes that know different states of
+// it: what was cut off by one does not show again by the other.
+func TestResizeThroughTwoNodes(t *testing.T) {
+	c := newMemCluster(t, 3, 1)
+	const size, half = 8 << 20, 4 << 20
+	if _, err := c.nodes[0].CreateDisk(t.Context(), DiskSpec{Name: "data", Size: size, BlockSize: 4096}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-write(c.volume(0, "data"), half, pattern(1, 1<<20), false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, c.nodes[1].Node, func(s *meta.State) bool { return s.Disk("data") != nil })
+	n := c.nodes[1].Node
+	old := n.State()
+	to := uint64(half)
+	if _, err := c.nodes[0].UpdateDisk(t.Context(), "data", DiskChange{Size: &to, Shrink: true}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, n, func(s *meta.State) bool { return s.Disk("data").Size == half })
+	now := n.State()
+	n.state.Store(old) // as if it had not heard of that yet
+	to = size + 1<<20
+	_, err := n.UpdateDisk(t.Context(), "data", DiskChange{Size: &to})
+	if !errors.Is(err, meta.ErrStale) {
+		t.Errorf("the second: %v", err)
+	}
+	n.state.Store(now)
+	if _, err := n.UpdateDisk(t.Context(), "data", DiskChange{Size: &to}); err != nil {
+		t.Fatal(err)
+	}
+	if got := readAt(t, c.volume(1, "data"), half, 1<<20); !bytes.Equal(got, make([]byte, 1<<20)) {
+		t.Error("old data show")
+	}
+}

@@ -147,6 +147,9 @@ func (n *State) updateDisk(c *metapb.UpdateDisk) error {
 	if err != nil {
 		return err
 	}
+	if c.IfSize != nil && *c.IfSize != d.Size {
+		return refuse(ErrStale, diskThing(c.Name), fmt.Sprintf("somebody has made it %d bytes long, from %d", d.Size, *c.IfSize), "look at it again: `petal disk list`")
+	}
 	if c.Size != nil {
 		if err := CheckSize(*c.Size, d.BlockSize); err != nil {
 			return err

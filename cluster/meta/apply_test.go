@@ -629,3 +629,18 @@ func TestDisksWithoutTheGone(t *testing.T) {
 	s.conf.Learners = []placement.Server{3}
 	s.with(t, leave("n3"))
 }
+
+// TestResizeFromAnotherSize: of two who resize a disk at once, through two nodes,
+// one is told that it has changed.
+func TestResizeFromAnotherSize(t *testing.T) {
+	s := clusterOf(t, 1).with(t, diskOf("a", 4, "stripe"))
+	was := s.Disk("a").Size
+	size := func(to, from uint64) *metapb.Command {
+		return &metapb.Command{Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: "a", Size: &to, AllowShrink: true, IfSize: &from}}}
+	}
+	s = s.with(t, size(was/2, was))
+	refused(t, s, size(was*2, was), ErrStale, "look at it again")
+	if got := s.with(t, size(was, was/2)).Disk("a").Size; got != was {
+		t.Errorf("%d bytes, want %d", got, was)
+	}
+}

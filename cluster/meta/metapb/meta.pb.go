@@ -4208,6 +4208,7 @@ type UpdateDisk struct {
 	WriteBack     *bool                  `protobuf:"varint,3,opt,name=write_back,json=writeBack,proto3,oneof" json:"write_back,omitempty"`
 	ReadOnly      *bool                  `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3,oneof" json:"read_only,omitempty"`
 	AllowShrink   bool                   `protobuf:"varint,5,opt,name=allow_shrink,json=allowShrink,proto3" json:"allow_shrink,omitempty"`
+	IfSize        *uint64                `protobuf:"varint,6,opt,name=if_size,json=ifSize,proto3,oneof" json:"if_size,omitempty"` // the present size that the asker went by, of which the rest was trimmed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4275,6 +4276,13 @@ func (x *UpdateDisk) GetAllowShrink() bool {
 		return x.AllowShrink
 	}
 	return false
+}
+
+func (x *UpdateDisk) GetIfSize() uint64 {
+	if x != nil && x.IfSize != nil {
+		return *x.IfSize
+	}
+	return 0
 }
 
 type DeleteDisk struct {
@@ -5887,7 +5895,7 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06target\x18\b \x01(\tR\x06target\x12\x10\n" +
 	"\x03lun\x18\t \x01(\rR\x03lun\x12\x19\n" +
 	"\bauto_lun\x18\n" +
-	" \x01(\bR\aautoLun\"\xc8\x01\n" +
+	" \x01(\bR\aautoLun\"\xf2\x01\n" +
 	"\n" +
 	"UpdateDisk\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
@@ -5895,11 +5903,14 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\n" +
 	"write_back\x18\x03 \x01(\bH\x01R\twriteBack\x88\x01\x01\x12 \n" +
 	"\tread_only\x18\x04 \x01(\bH\x02R\breadOnly\x88\x01\x01\x12!\n" +
-	"\fallow_shrink\x18\x05 \x01(\bR\vallowShrinkB\a\n" +
+	"\fallow_shrink\x18\x05 \x01(\bR\vallowShrink\x12\x1c\n" +
+	"\aif_size\x18\x06 \x01(\x04H\x03R\x06ifSize\x88\x01\x01B\a\n" +
 	"\x05_sizeB\r\n" +
 	"\v_write_backB\f\n" +
 	"\n" +
-	"_read_only\" \n" +
+	"_read_onlyB\n" +
+	"\n" +
+	"\b_if_size\" \n" +
 	"\n" +
 	"DeleteDisk\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"=\n" +
