@@ -233,11 +233,6 @@ func (d *demo) start(ctx context.Context, n int) error {
 			}
 		}
 	}
-	for _, node := range d.nodes {
-		if err := node.waitReady(ctx); err != nil {
-			return err
-		}
-	}
 	return d.waitServing(ctx)
 }
 
@@ -278,10 +273,23 @@ func (d *demo) found(ctx context.Context) (err error) {
 	return nil
 }
 
-// waitServing waits until every node may serve.
+// waitServing waits until every node may serve, or one has failed: without it the
+// others may wait in vain.
 func (d *demo) waitServing(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	results := make(chan error, len(d.nodes))
 	for _, node := range d.nodes {
-		if err := node.waitLease(ctx, api.NewClient(node.socket())); err != nil {
+		go func() {
+			err := node.waitReady(ctx)
+			if err == nil {
+				err = node.waitLease(ctx, api.NewClient(node.socket()))
+			}
+			results <- err
+		}()
+	}
+	for range d.nodes {
+		if err := <-results; err != nil {
 			return err
 		}
 	}
