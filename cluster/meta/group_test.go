@@ -157,12 +157,22 @@ func TestFarBehindFollower(t *testing.T) {
 		t.Errorf("%d bytes of entries in memory, more than %d", kept, most)
 	}
 	w.loss = 0.2
+	flips := 0
+	w.seen = func(_, to placement.Server, body []byte) { // damages what is under way: the middle of a piece, which stays a message
+		if at := len(body) / 2; to == victim && flips < 3 && len(body) > pieceBytes && body[at] == 0 {
+			flips++
+			body[at] = 1
+		}
+	}
 	h := w.open(victim)
 	w.until(60*time.Second, "the victim has everything", func() bool { return h.group.State().Reservation(d).Version == 301 })
-	w.loss = 0
+	w.loss, w.seen = 0, nil
 	w.begin(victim)
 	w.leased()
 	w.sameState()
+	if flips == 0 {
+		t.Error("no piece was damaged: the test shows less than it says")
+	}
 	// What it got is durable.
 	w.crash(victim)
 	h = w.open(victim)

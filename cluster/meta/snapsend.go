@@ -2,6 +2,7 @@ package meta
 
 import (
 	"bytes"
+	"hash/crc32"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -24,6 +25,7 @@ type snapshotSend struct {
 	id       uint64
 	message  []byte // MsgSnap without the data
 	data     []byte
+	sum      uint32 // of data
 	sent     int
 	have     int           // acknowledged
 	progress time.Duration // when have last grew
@@ -35,6 +37,7 @@ type snapshotReceipt struct {
 	id      uint64
 	message []byte
 	total   uint64
+	sum     uint32 // of data, as the sender says
 	data    []byte
 }
 
@@ -53,7 +56,7 @@ func (g *Group) sendSnapshot(m *raftpb.Message) {
 		g.sends = map[placement.Server]*snapshotSend{}
 	}
 	g.snapshotID++
-	s := &snapshotSend{id: g.wal.session<<32 | g.snapshotID, message: body, data: data, progress: g.now()}
+	s := &snapshotSend{id: g.wal.session<<32 | g.snapshotID, message: body, data: data, sum: crc32.Checksum(data, castagnoli), progress: g.now()}
 	g.sends[to] = s
 	g.sendPieces(to, s)
 }
@@ -62,7 +65,7 @@ func (g *Group) sendPieces(to placement.Server, s *snapshotSend) {
 	for s.sent-s.have < pieceWindow && (s.sent < len(s.data) || s.sent == 0) {
 		n := min(pieceBytes, len(s.data)-s.sent)
 		g.send(to, &metapb.Message{Kind: &metapb.Message_Piece{Piece: &metapb.Piece{Id: s.id, Message: s.message, Total: uint64(len(s.data)),
-			Offset: uint64(s.sent), Data: s.data[s.sent : s.sent+n]}}})
+			Offset: uint64(s.sent), Data: s.data[s.sent : s.sent+n], Sum: s.sum}}})
 		s.sent += n
 	}
 	s.again = g.now() + g.cfg.Times.Election
@@ -111,10 +114,10 @@ func (g *Group) receivePiece(from placement.Server, p *metapb.Piece) {
 		if p.Offset != 0 {
 			return
 		}
-		r = &snapshotReceipt{from: from, id: p.Id, message: p.Message, total: p.Total}
+		r = &snapshotReceipt{from: from, id: p.Id, message: p.Message, total: p.Total, sum: p.Sum}
 		g.receipt = r
 	}
-	if p.Offset == uint64(len(r.data)) && r.total == p.Total && bytes.Equal(r.message, p.Message) {
+	if p.Offset == uint64(len(r.data)) && r.total == p.Total && r.sum == p.Sum && bytes.Equal(r.message, p.Message) {
 		r.data = append(r.data, p.Data...)
 	}
 	have := uint64(len(r.data))
@@ -132,6 +135,10 @@ func (g *Group) takeSnapshot(r *snapshotReceipt) bool {
 	var m raftpb.Message
 	if proto.Unmarshal(r.message, &m) != nil || m.GetType() != raftpb.MsgSnap {
 		return false
+	}
+	if crc32.Checksum(r.data, castagnoli) != r.sum {
+		g.cfg.Log.Error("a snapshot arrived damaged", "from", r.from)
+		return false // it is sent again as a whole
 	}
 	s, err := unmarshal(r.data)
 	meta := m.GetSnapshot().GetMetadata()

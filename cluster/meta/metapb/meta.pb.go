@@ -5241,6 +5241,7 @@ type Piece struct {
 	Total         uint64                 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`    // bytes
 	Offset        uint64                 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
 	Data          []byte                 `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	Sum           uint32                 `protobuf:"fixed32,6,opt,name=sum,proto3" json:"sum,omitempty"` // CRC32C of the whole snapshot
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5308,6 +5309,13 @@ func (x *Piece) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *Piece) GetSum() uint32 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
 }
 
 type PieceAck struct {
@@ -5970,13 +5978,14 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05thing\x18\x04 \x01(\tR\x05thing\x12\x10\n" +
 	"\x03why\x18\x05 \x01(\tR\x03why\x12\x16\n" +
-	"\x06advice\x18\x06 \x01(\tR\x06advice\"s\n" +
+	"\x06advice\x18\x06 \x01(\tR\x06advice\"\x85\x01\n" +
 	"\x05Piece\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\fR\amessage\x12\x14\n" +
 	"\x05total\x18\x03 \x01(\x04R\x05total\x12\x16\n" +
 	"\x06offset\x18\x04 \x01(\x04R\x06offset\x12\x12\n" +
-	"\x04data\x18\x05 \x01(\fR\x04data\".\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\x12\x10\n" +
+	"\x03sum\x18\x06 \x01(\aR\x03sum\".\n" +
 	"\bPieceAck\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04have\x18\x02 \x01(\x04R\x04have\"w\n" +
