@@ -57,3 +57,36 @@ func TestLateFillCountsForNothing(t *testing.T) {
 	}
 	w.run(10 * time.Millisecond)
 }
+
+// TestHeadReadsWhatItMisses: R9. A head that misses blocks, and has not copied them
+// yet, gets them from who has them: for a reader, and for a write of a part of one.
+func TestHeadReadsWhatItMisses(t *testing.T) {
+	w := newWorld(t, 1, 2, placement.Mirror)
+	w.opened()
+	c := w.chunkOf(0, 0)
+	data := pattern(1, 65536)
+	w.ok(w.write(w.nodes[0], c, 0, data))
+	w.run(20 * time.Millisecond)
+	w.nodes[1].stop(true)
+	w.exclude(2)
+	w.opened()
+	image := w.nodes[0].disk.Crash(1)
+	b := pattern(2, 8192)
+	copy(data[4096:], b)
+	w.ok(w.write(w.nodes[0], c, 4096, b))
+	w.nodes[1].start()
+	w.healed()
+	w.nodes[0].back(image)
+	w.nodes[0].start()
+	w.nodes[0].s.SetFillRate(1)
+	w.nodes[0].s.fill.take(w.now, 1<<30) // nothing is copied for long
+	w.opened()
+	if w.nodes[0].brick.MissingCount(link10) == 0 {
+		t.Fatal("it misses nothing: the test shows nothing")
+	}
+	w.want(w.nodes[0], c, 0, data)
+	small := pattern(3, 512)
+	copy(data[8192:], small)
+	w.ok(w.write(w.nodes[0], c, 8192, small))
+	w.want(w.nodes[0], c, 0, data)
+}
