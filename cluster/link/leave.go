@@ -32,11 +32,12 @@ func (m *Machine) uncut() { m.each(func(_ placement.Bucket, b *bucket) { b.cut =
 
 // rejoin asks the head to be let in, and tells it how far this member is. Without
 // a lease it does not ask: it would be excluded again at once, and what it needs to
-// get one (R5) comes after that. When it has one, it asks.
+// get one (R5) comes after that. When it has one, it asks. Whose brick has failed
+// has nothing to ask for.
 func (m *Machine) rejoin() {
 	m.session++
 	m.whole = false
-	if !m.grant.live && !m.broken(FaultNoLease) {
+	if m.failed || !m.grant.live && !m.broken(FaultNoLease) {
 		return
 	}
 	m.sendList(m.cfg.Head, Msg{Kind: MsgRejoin, Session: m.session}, m.lasts())
@@ -47,7 +48,7 @@ func (m *Machine) rejoin() {
 func (m *Machine) receiveCut(from placement.Member, msg *Msg) {
 	b := m.touch(msg.Bucket)
 	switch {
-	case b.storing:
+	case b.storing || m.state == Opening && m.marking != 0:
 		return
 	case m.state == Out && from == m.cfg.Head && msg.Session == m.session:
 	case m.state == Opening && m.cfg.InSync.Has(from) && (m.Head() || from == m.cfg.Head) && msg.Session == 0 && b.last.Before(msg.Stamp):

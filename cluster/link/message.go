@@ -71,7 +71,7 @@ func (m *Machine) asked(from placement.Member) {
 	}
 	switch m.state {
 	case Opening:
-		m.summarize()
+		m.exchange(0)
 	case Out:
 		m.restart()
 	}
@@ -111,6 +111,9 @@ func (m *Machine) peerDown(p placement.Member, now time.Duration) {
 	m.wait[p].since = now
 	if m.join.active && m.join.member == p {
 		m.abortJoin(now)
+		if !m.join.active && m.state == Open { // another may have asked meanwhile
+			m.askAbsent()
+		}
 	}
 }
 

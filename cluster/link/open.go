@@ -33,7 +33,7 @@ func (m *Machine) beginOpening(now time.Duration) {
 		m.forList(b, func(s *slot) { m.mark(s) })
 	})
 	if !m.Head() {
-		m.summarize()
+		m.exchange(now)
 		return
 	}
 	if m.broken(FaultHeadWins) || m.broken(FaultNoExchange) {
@@ -42,7 +42,20 @@ func (m *Machine) beginOpening(now time.Duration) {
 	for k := m.others(); k != 0; k = k.Without(k.First()) {
 		m.send(k.First(), Msg{Kind: MsgAsk})
 	}
-	m.plan(now)
+	m.exchange(now)
+}
+
+// exchange takes this member's part in the exchange, but not before its marks are
+// durable: a Cut that came earlier would find that it may not commit yet what both
+// have, and give it up.
+func (m *Machine) exchange(now time.Duration) {
+	switch {
+	case m.state != Opening || m.marking != 0:
+	case m.Head():
+		m.plan(now)
+	default:
+		m.summarize()
+	}
 }
 
 // mark makes sure that the marks of a record name all who may lack it.
@@ -67,7 +80,9 @@ func (m *Machine) marked(r Record, now time.Duration) {
 	}
 	if s := m.find(b.first, r.Stamp); s != nil && s.marking && s.rec.Excluded == r.Excluded {
 		s.marking = false
-		m.marking--
+		if m.marking--; m.marking == 0 {
+			m.exchange(now)
+		}
 	}
 	m.tryOpen(now)
 	m.settle(now)
@@ -113,7 +128,7 @@ func (m *Machine) summarized(from placement.Member, msg *Msg, now time.Duration)
 	if msg.Last {
 		m.wait[from].since = now
 		m.open.got = m.open.got.With(from)
-		m.plan(now)
+		m.exchange(now)
 	}
 }
 
