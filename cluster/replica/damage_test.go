@@ -140,3 +140,40 @@ func (n *node) rot(t *testing.T, what []byte) {
 }
 
 func refOf(b *slab.Buf) cache.Ref { return cache.Ref{Buf: b, Len: b.Len()} }
+
+// TestDamagedRecordIsSentAgain: a record that comes damaged is had again at once,
+// not after the head has lost its patience and had the member excluded.
+func TestDamagedRecordIsSentAgain(t *testing.T) {
+	w := newWorld(t, 1, 2, placement.Mirror)
+	w.opened()
+	c := w.chunkOf(0, 0)
+	w.ok(w.write(w.nodes[0], c, 0, pattern(1, 4096)))
+	w.run(10 * time.Millisecond)
+	hurt := 0
+	w.drop = func(from, to placement.Server, m *wire.Message) bool {
+		if m.Kind != wire.Replicate || hurt > 0 {
+			return false
+		}
+		hurt++
+		frame, err := m.AppendFrame(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := w.node(to)
+		w.after(time.Millisecond, func() {
+			var got wire.Message
+			if _, err := got.DecodeFrame(frame, n.pool); err != nil {
+				t.Fatal(err)
+			}
+			got.Sum[0]++
+			n.receive(from, w.node(from).life, &got)
+			got.Data.Release()
+		})
+		return true
+	}
+	x := w.write(w.nodes[0], c, 0, pattern(2, 4096))
+	w.until("the write is done", 20*time.Millisecond, func() bool { return x.over })
+	if w.ok(x); hurt != 1 || w.nodes[1].s.Damaged() != 1 {
+		t.Errorf("%d hurt, %d noticed", hurt, w.nodes[1].s.Damaged())
+	}
+}

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"encoding/binary"
+	"time"
 
 	"petal/cluster/brick"
 	"petal/cluster/link"
@@ -175,6 +176,23 @@ func parseMarks(m *wire.Message, skip int) (marks []brick.Mark, ok bool) {
 		return ok
 	})
 	return marks, ok && err == nil
+}
+
+// againAfter is how often a head is asked at most to send its records again.
+const againAfter = 50 * time.Millisecond
+
+// askAgain has the head send again what this member has not acknowledged (R3), for
+// a record came damaged: it answers a Summary when it is open as it does one of a
+// member that missed the opening. Else it would wait, and have the member excluded.
+func (l *seat) askAgain(from placement.Member) {
+	l.lock()
+	defer l.unlock()
+	now := l.s.now()
+	if l.m.State() != link.Open || l.m.Config().Head != from || l.asked != 0 && now-l.asked < againAfter {
+		return
+	}
+	l.asked = now
+	l.post1(from, l.message(&link.Msg{Kind: link.MsgSummary, Ver: l.ver, First: true, Last: true}))
 }
 
 // common completes a cut for a member of which it is not known what it has: by the

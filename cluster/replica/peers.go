@@ -162,7 +162,8 @@ func (l *seat) replicated(from placement.Member, m *wire.Message) {
 	var msg link.Msg
 	if !validRecord(m) || !m.Verify() {
 		l.s.damaged.Add(1)
-		return // the sender has it still, and sends it again or complains
+		l.askAgain(from)
+		return
 	}
 	l.lock()
 	l.parse(m, &msg)

@@ -57,6 +57,7 @@ type seat struct {
 	repairs    int                               // under way
 	tail       []link.Record                     // to be discarded after the present step
 	cutMarks   []brick.Mark                      // of the message in hand
+	asked      time.Duration                     // when the head was asked last to send its records again
 	keep       map[placement.Bucket][]brick.Mark // what a cut that is about to come leaves as it is
 
 	now    time.Duration // of the present step
