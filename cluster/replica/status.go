@@ -100,7 +100,9 @@ func (s *Server) witness(id placement.LinkID, ver uint64, solo bool) error {
 		return s.c.Witness(id, ver, solo)
 	}
 	return s.c.Store.UpdateSuper(func(x *brick.Super) error {
-		x.Links[id] = brick.LinkMark{Ver: ver, Solo: solo}
+		if x.Links[id].Ver <= ver { // two may be on their way, in any order
+			x.Links[id] = brick.LinkMark{Ver: ver, Solo: solo}
+		}
 		return nil
 	})
 }
