@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
+	"time"
 
 	"petal/cluster/meta"
 	"petal/cluster/meta/metapb"
@@ -11,6 +12,16 @@ import (
 
 // What initiators and operators do to a disk while others use it. None of it may
 // harm anybody; the first makes a promise that is checked.
+
+// revokeAlways does so again and again: only what is under way at the very moment
+// can break the promise.
+func (s *Sim) revokeAlways(rng *rand.Rand, until time.Duration) {
+	if s.e.now >= until || s.failed() {
+		return
+	}
+	s.revoke(rng)
+	s.e.after(between(rng, 0, s.scaled(time.Second)), nil, nil, func() { s.revokeAlways(rng, until) })
+}
 
 // revoke does what PERSISTENT RESERVE OUT with PREEMPT does, or a LOGICAL UNIT
 // RESET: when it has been answered, nothing that was admitted before takes effect

@@ -2,10 +2,12 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"petal/cluster/brick"
 	"petal/cluster/meta"
+	"petal/cluster/replica"
 	"petal/cluster/slab"
 	"petal/placement"
 )
@@ -57,17 +59,27 @@ func (s *Sim) allServe() bool {
 		if !m.up() {
 			return false
 		}
-		links := m.proc.links()
-		if len(links) != g.Copies {
-			return false
-		}
-		for _, l := range links {
+		ours := 0
+		for _, l := range s.linksAt(m) {
 			if !l.Serving || l.Ver != s.state().Link(l.Link).Ver {
 				return false
 			}
+			if l.Link.GMap == g.ID {
+				ours++
+			}
+		}
+		if ours != g.Copies {
+			return false
 		}
 	}
 	return true
+}
+
+// linksAt returns the links that a machine is a member of, without those of gmaps
+// that went with the last of their disks.
+func (s *Sim) linksAt(m *machine) []replica.LinkStatus {
+	st := s.state()
+	return slices.DeleteFunc(m.proc.links(), func(l replica.LinkStatus) bool { return st.GMap(l.Link.GMap) == nil })
 }
 
 // whole reports whether every member of every link is in sync, serves, and misses
@@ -77,7 +89,7 @@ func (s *Sim) whole() bool {
 		return false
 	}
 	for _, m := range s.machines {
-		for _, l := range m.proc.links() {
+		for _, l := range s.linksAt(m) {
 			if l.InSync.Len() != len(l.Members) || l.Filling != 0 || l.Missing != 0 || l.Marks != 0 || l.InFlight != 0 || l.Head != 0 {
 				return false
 			}

@@ -143,7 +143,7 @@ func (n *nemesis) one() {
 		return
 	}
 	k := n.kinds[n.rng.IntN(len(n.kinds))]
-	if k&(Rot|DeadDisk) != 0 {
+	if k&(Rot|DeadDisk|Revoke) != 0 {
 		return // of their own accord
 	}
 	c := &n.s.report.Counts
@@ -181,8 +181,6 @@ func (n *nemesis) one() {
 		n.slowDisk()
 	case Refuse:
 		n.refuse()
-	case Revoke:
-		n.s.revoke(n.rng)
 	case Resize:
 		n.s.resize(n.rng)
 	case Churn:

@@ -47,6 +47,10 @@ var mutations = []mutation{
 	{"missing-reads-as-zeros", "R9", "cluster/brick/read.go", "	op.Missing = at.of(elsewhere) & all\n", "	_ = all\n"},
 	{"no-checksum-on-read", "D.5", "cluster/brick/read.go", "if e != nil || crc32.Checksum(data, castagnoli) != p.sum {", "if e != nil || crc32.Checksum(data, castagnoli) != p.sum && e != nil {"},
 	{"exclusion-before-the-lease-ends", "R6", "cluster/meta/leader.go", "g.lastHeard(id)+g.cfg.Times.Guard\n", "g.lastHeard(id)+g.cfg.Times.Guard/20\n"},
+	{"barrier-without-members", "B", "cluster/barrier.go", "if s.DiskByID(b.disk) == nil || len(open) == 0 {", "if true {"},
+	{"barrier-does-not-wait", "B", "cluster/replica/barrier.go", "		if b.left > 0 {\n", "		if false {\n"},
+	{"revoked-but-resent", "B", "cluster/piece.go", "	if st.revoked > p.VVer {", "	if false {"},
+	{"forgotten-with-the-journal", "R12", "cluster/brick/doneops.go", "	if len(d.list) == 0 {\n		if !d.saved", "	if true {\n		if !d.saved"},
 }
 
 // TestMutationsApply: each deliberate bug is still one place of the code.

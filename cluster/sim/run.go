@@ -194,6 +194,9 @@ func (s *Sim) work1() {
 	}
 	end := s.e.now + s.cfg.Faulty
 	s.faults.run(end)
+	if s.cfg.Faults&Revoke != 0 {
+		s.revokeAlways(s.e.rng("revoke"), end)
+	}
 	s.until(s.cfg.Faulty, func() bool { return false })
 }
 
