@@ -112,6 +112,34 @@ func TestBrickFailure(t *testing.T) {
 	}
 }
 
+// TestFailedBrickStaysOut: who has been excluded for its brick does not ask to be
+// let in, even if it lacks nothing: it could not keep what comes.
+func TestFailedBrickStaysOut(t *testing.T) {
+	for _, failed := range []bool{false, true} {
+		p := newPair(t, 2)
+		p.openAll()
+		m := p.m[1]
+		if failed {
+			m.Step(&Event{Kind: EventDurable, Failed: true}, 0)
+		}
+		ver, asks := m.Config().Ver+1, 0
+		for _, ev := range []Event{
+			{Kind: EventConfig, Config: placement.Config{Ver: ver, InSync: placement.Members(0).With(0)}, Index: 2},
+			{Kind: EventDropped},
+			{Kind: EventMessage, Member: 0, Msg: &Msg{Kind: MsgAsk, Ver: ver}},
+		} {
+			for _, e := range m.Step(&ev, p.now) {
+				if e.Kind == EffectSend && e.Msg.Kind == MsgRejoin {
+					asks++
+				}
+			}
+		}
+		if (asks == 0) != failed {
+			t.Errorf("brick failed %v: it asks %d times", failed, asks)
+		}
+	}
+}
+
 // TestWindow: a head has no more in flight than it may.
 func TestWindow(t *testing.T) {
 	p := newPair(t, 2)
