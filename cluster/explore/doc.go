@@ -44,7 +44,7 @@
 //	forsaken         its source out of sync, 1 crash               1,078      1,962   25
 //	tailed           a head comes back with a tail, 1 crash        3,140      7,709   32
 //	three            r = 3, 2 reads                                  111        328   14
-//	three-crash      r = 3, 1 crash                               34,708    119,592   30
+//	three-crash      r = 3, 1 crash                               33,874    117,130   30
 //	three-rejoin     r = 3, R9                                    58,872    230,977   43
 //	three-lonely     r = 3, two are out and come back            215,566    645,022   55
 //	three-bereft     r = 3, let in by one that misses it all     133,364    476,161   38
