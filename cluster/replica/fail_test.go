@@ -132,3 +132,28 @@ func TestIdleDiskDies(t *testing.T) {
 		t.Error("nobody is told that the disk has failed")
 	}
 }
+
+// TestBlankCatchesUp: while a server throws away what counts no more, the state
+// goes on. It is told of that when it has done so: or else its lease, which is from
+// after it, never counts, and it never asks to be let in.
+func TestBlankCatchesUp(t *testing.T) {
+	w := newWorld(t, 9, 2, placement.Mirror)
+	w.opened()
+	w.ok(w.write(w.nodes[0], w.chunkOf(0, 0), 0, pattern(1, 4096)))
+	n := w.nodes[1]
+	n.stop(true)
+	for i := range w.links {
+		w.links[i].blank = placement.Members(0).With(placement.Member(slices.Index(w.links[i].servers, n.id)))
+	}
+	w.exclude(n.id)
+	w.run(time.Second)
+	n.slow = 20 * time.Millisecond
+	n.start()
+	w.run(5 * time.Millisecond)
+	if l := n.s.seat(w.links[0].id); l.discarding == 0 || l.blankAt != 0 {
+		t.Fatalf("it discards for ver %d, and has for %d: the test comes too early or too late", l.discarding, l.blankAt)
+	}
+	w.apply()
+	w.healed()
+	w.same()
+}
