@@ -3,7 +3,6 @@ package journal
 import (
 	"fmt"
 	"math"
-	"runtime"
 
 	"petal/journal/record"
 	"petal/journal/vfs"
@@ -57,8 +56,6 @@ func (j *Journal) run() {
 		j.idle = true
 		j.mu.Unlock()
 		<-j.wake
-		// Whoever woke us may have more to append, for the same group.
-		runtime.Gosched()
 	}
 }
 

@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"runtime"
 	"sync"
 	"time"
 
@@ -191,12 +190,6 @@ func (q *queue) take(current *parcel, bytes int64, messages int) (n int, c contr
 			q.waiting = true
 		}
 		q.wake.Wait()
-		if !q.closed && !q.borrowed {
-			// Whoever woke us may have more to say: so it goes out with the same write.
-			q.mu.Unlock()
-			runtime.Gosched()
-			q.mu.Lock()
-		}
 	}
 	for q.borrowed { // current is in use
 		q.wake.Wait()
