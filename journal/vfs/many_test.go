@@ -63,7 +63,7 @@ func withoutAIO(f func()) {
 
 // TestWriteMany: in each way of doing it, every part ends where it belongs.
 func TestWriteMany(t *testing.T) {
-	memory := create(t, NewMemory(64 << 20), "f", Direct)
+	memory := create(t, NewMemory(64<<20), "f", Direct)
 	buffered := create(t, newOS(t, NewBuffered), "f", Direct)
 	direct := create(t, newOS(t, NewOS), "f", Direct)
 	for _, n := range []int{0, 1, 2, manyDepth, manyDepth + 1, 10 * manyDepth} {
