@@ -325,6 +325,10 @@ func (n *Node) proposeLinkNow(p replica.Proposal) {
 		self, _ := n.State().MemberOf(p.Link, n.self)
 		n.group.Complain(p.Link, p.Ver, self, p.Member)
 		return
+	case replica.Slow:
+		self, _ := n.State().MemberOf(p.Link, n.self)
+		n.group.ComplainSlow(p.Link, p.Ver, self, p.Member)
+		return
 	case replica.Reopen:
 		cmd = command(&metapb.Reopen{Server: uint32(n.self), Incarnation: n.incarnationNow(), Gmap: gmap, Position: pos, Ver: p.Ver})
 	}

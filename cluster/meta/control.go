@@ -17,8 +17,17 @@ const maxComplaints = 4096
 // Times.Complain; or, of itself, that its disk has failed and that it serves the link
 // no more. It is to be said again as long as it is so.
 func (g *Group) Complain(link placement.LinkID, ver uint64, from, about placement.Member) {
+	g.complain(&metapb.Complaint{Gmap: link.GMap, Position: link.Position, Ver: ver, From: uint32(from), About: uint32(about)})
+}
+
+// ComplainSlow tells the leader that member about, which may be this server
+// itself, makes records durable, but far too slowly.
+func (g *Group) ComplainSlow(link placement.LinkID, ver uint64, from, about placement.Member) {
+	g.complain(&metapb.Complaint{Gmap: link.GMap, Position: link.Position, Ver: ver, From: uint32(from), About: uint32(about), Slow: true})
+}
+
+func (g *Group) complain(m *metapb.Complaint) {
 	g.enter(func() {
-		m := &metapb.Complaint{Gmap: link.GMap, Position: link.Position, Ver: ver, From: uint32(from), About: uint32(about)}
 		switch lead := g.leaderID(); lead {
 		case 0:
 		case g.cfg.Self:
@@ -37,6 +46,10 @@ func (g *Group) receiveComplaint(from placement.Server, m *metapb.Complaint) {
 	}
 	c := complaint{link: link, ver: m.Ver, from: placement.Member(m.From), about: placement.Member(m.About), by: from, on: servers[m.About], at: g.now()}
 	l := &g.leader
+	if m.Slow {
+		l.slow.hear(c)
+		return
+	}
 	l.complaints = slices.DeleteFunc(l.complaints, func(o complaint) bool { return o.link == c.link && o.from == c.from && o.about == c.about })
 	if len(l.complaints) < maxComplaints {
 		l.complaints = append(l.complaints, c)
@@ -56,6 +69,7 @@ func (g *Group) tickLeader() {
 		}
 	}
 	l.complaints = slices.DeleteFunc(l.complaints, func(c complaint) bool { return now-c.at > g.cfg.Times.Complain*3/2 })
+	g.tickSlow()
 	if l.busy || g.view.term != l.term {
 		return // an earlier leader's word is still to be applied
 	}
@@ -92,7 +106,7 @@ func (g *Group) command(cmd *metapb.Command) {
 
 func (g *Group) situation() *situation {
 	l := &g.leader
-	return &situation{state: g.view, now: g.now(), over: g.over, live: g.live, missed: g.missed, complaints: l.complaints, stable: g.stableSince,
+	return &situation{state: g.view, now: g.now(), over: g.over, live: g.live, rests: g.rests, missed: g.missed, complaints: l.complaints, stable: g.stableSince,
 		command: g.cfg.Times.Command}
 }
 
@@ -132,7 +146,13 @@ func (g *Group) electorate() *electorate {
 			pr, ok := status.Progress[uint64(id)]
 			return ok && pr.Match+readyLag >= status.HardState.GetCommit()
 		},
-		silent: func(id placement.Server) time.Duration { return g.now() - g.lastHeard(id) }}
+		silent: func(id placement.Server) time.Duration {
+			heard := g.lastHeard(id)
+			if s := &g.leader.slow; id == s.resting { // it was told to be
+				heard = max(heard, min(s.until, g.now()))
+			}
+			return g.now() - heard
+		}}
 }
 
 // Status is how a group is, for people.

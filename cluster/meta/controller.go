@@ -20,6 +20,8 @@ type situation struct {
 	// Servers may be neither. missed: it is over, and should have been live by now.
 	over, live, missed func(placement.Server) bool
 	complaints         []complaint
+	// rests: it gets no lease for a while, because it is slow.
+	rests func(placement.Server) bool
 	// stable says since when a link has had its present version.
 	stable  func(placement.LinkID) time.Duration
 	command time.Duration // Times.Command
@@ -85,7 +87,9 @@ func (v *situation) exclude(id placement.LinkID) *metapb.LinkChange {
 		switch {
 		case !l.InSync.Has(m):
 		case v.over(srv):
-			gone = gone.With(m)
+			if gone = gone.With(m); v.rests != nil && v.rests(srv) {
+				reason = "it is far slower than the others, and rests"
+			}
 		case v.failed(id, l.Ver, m):
 			stopped, why = stopped.With(m), "its disk has failed"
 		case (l.Fenced & l.Confirmed).Has(m):

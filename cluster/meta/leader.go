@@ -27,6 +27,7 @@ type leadership struct {
 	blocks     []block
 	blocked    map[placement.Server]uint64 // counts beginnings and ends of blocks
 	complaints []complaint
+	slow       slowness
 	since      map[placement.LinkID]versionSeen
 	processes  map[placement.Server]versionSeen // ver: the incarnation
 	busy       bool                             // a command of the controller is on its way
@@ -135,7 +136,7 @@ func (g *Group) grant(number, index uint64) {
 	}
 	delete(l.rounds, number)
 	for _, q := range r.all {
-		if g.isBlocked(q.server) || l.blocked[q.server] != q.blocked || !g.current(q.server, q.incarnation) {
+		if g.rests(q.server) || g.isBlocked(q.server) || l.blocked[q.server] != q.blocked || !g.current(q.server, q.incarnation) {
 			continue
 		}
 		l.granted[q.server], l.process[q.server] = g.now(), q.incarnation

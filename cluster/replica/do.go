@@ -22,6 +22,7 @@ type Server struct {
 	flusher flusher // nil: the transport holds nothing
 
 	mu       sync.Mutex // of what follows; taken before a seat's
+	paces    map[placement.Server]*pace
 	seats    map[placement.LinkID]*seat
 	order    []*seat                     // by LinkID
 	up       map[placement.Server]uint64 // incarnation of who is up
@@ -46,7 +47,7 @@ type leaseGrant struct {
 // it what is agreed. It takes over what is in Config.Recovery.
 func New(c Config) *Server {
 	c.setDefaults()
-	s := &Server{c: c, seats: map[placement.LinkID]*seat{}, up: map[placement.Server]uint64{}}
+	s := &Server{c: c, paces: map[placement.Server]*pace{}, seats: map[placement.LinkID]*seat{}, up: map[placement.Server]uint64{}}
 	s.flusher, _ = c.Transport.(flusher)
 	s.lazy.max = c.LazyBytes
 	s.fill.set(c.FillRate)

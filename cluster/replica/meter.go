@@ -108,6 +108,7 @@ func (s *Server) meterSpace() {
 	_, avail, _ := s.c.Store.Space()
 	s.load.avail.Store(avail)
 	now, m := s.now(), &s.load
+	s.judgePaces(now)
 	if avail < shortBytes {
 		m.tight.Store(int64(now) + 1)
 	}

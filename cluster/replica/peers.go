@@ -149,6 +149,7 @@ func (l *seat) told(from placement.Member, m *wire.Message) {
 			l.unlock()
 			return
 		}
+		l.paces[from].end(l.id, m.Bucket, m.Stamp, l.s.now(), l.s.c.Times.Complain)
 	}
 	if l.parse(m, &msg) {
 		l.step(&link.Event{Kind: link.EventMessage, Member: from, Msg: &msg})
@@ -199,5 +200,6 @@ func (l *seat) take(from placement.Member, m *wire.Message, msg *link.Msg) {
 		return
 	}
 	t.ref = l.enter(t)
+	l.paces[l.self].begin(l.id, m.Bucket, m.Stamp, s.now())
 	l.step(&link.Event{Kind: link.EventAppended, Rec: t.record(), Committed: msg.Committed})
 }

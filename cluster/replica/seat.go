@@ -39,9 +39,10 @@ type seat struct {
 	blankAt    uint64            // version under which this member has discarded what it had
 	peers      placement.Members // that are up
 	avail      [placement.MaxCopies]space
-	discarding uint64   // version for which what is here is being thrown away
-	tasks      []*task  // in flight, by ref-1; nil: free
-	free       []uint64 // refs
+	paces      [placement.MaxCopies]*pace // by member; set once
+	discarding uint64                     // version for which what is here is being thrown away
+	tasks      []*task                    // in flight, by ref-1; nil: free
+	free       []uint64                   // refs
 	used       int
 	past       history
 	parked     taskList          // wait for the machine to open, or for a cut
@@ -98,9 +99,13 @@ func (q *taskList) take() *task {
 	return t
 }
 
+// newSeat makes a seat. s.mu is held.
 func newSeat(s *Server, v *linkView) *seat {
 	l := &seat{s: s, id: v.id, servers: v.servers, self: v.self}
 	l.m = link.New(link.Options{Self: v.self, Copies: len(v.servers), Admission: s.c.Times.Admission, Complain: s.c.Times.Complain})
+	for m, server := range v.servers {
+		l.paces[m] = s.pace(server)
+	}
 	l.past.init()
 	l.pulls.init(l)
 	return l

@@ -113,9 +113,12 @@ const (
 	Reopen
 	// Fenced: this server has stopped serving, as it was asked to.
 	Fenced
+	// Slow: Member, perhaps this server, has taken longer than Times.Complain for many
+	// records, for as long as it was watched (DESIGN A.2).
+	Slow
 )
 
-var proposalNames = [...]string{Rejoined: "rejoined", Filled: "filled", Complain: "complain", Reopen: "reopen", Fenced: "fenced"}
+var proposalNames = [...]string{Rejoined: "rejoined", Filled: "filled", Complain: "complain", Reopen: "reopen", Fenced: "fenced", Slow: "slow"}
 
 func (k ProposalKind) String() string {
 	if int(k) < len(proposalNames) && proposalNames[k] != "" {

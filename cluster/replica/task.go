@@ -250,6 +250,9 @@ func (t *task) admitLocked(now time.Duration) wire.Status {
 		s.c.Store.Commit(r)
 	}
 	l.stepAt(&link.Event{Kind: link.EventAppended, Rec: t.record()}, now)
+	if !l.alone() {
+		l.timeRecord(t.bucket, stamp, now)
+	}
 	if lazy {
 		return shown
 	}
@@ -276,7 +279,9 @@ func (t *task) durable(_ *brick.Record, err error) {
 	if err != nil && !l.closed {
 		l.fail(err)
 	} else {
-		l.step(&link.Event{Kind: link.EventDurable, Rec: t.record()})
+		now := l.s.now()
+		l.paces[l.self].end(l.id, t.rec.Bucket, t.rec.Stamp(), now, l.s.c.Times.Complain)
+		l.stepAt(&link.Event{Kind: link.EventDurable, Rec: t.record()}, now)
 	}
 	l.unlock()
 	t.unuse()

@@ -249,6 +249,10 @@ func (b *bare) wish(p replica.Proposal) {
 		if ok {
 			b.group.Complain(p.Link, p.Ver, m, p.Member)
 		}
+	case replica.Slow:
+		if m, ok := b.group.State().MemberOf(p.Link, b.m.id); ok {
+			b.group.ComplainSlow(p.Link, p.Ver, m, p.Member)
+		}
 	}
 }
 

@@ -5378,6 +5378,7 @@ type Complaint struct {
 	Ver           uint64                 `protobuf:"varint,3,opt,name=ver,proto3" json:"ver,omitempty"`
 	From          uint32                 `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"` // members
 	About         uint32                 `protobuf:"varint,5,opt,name=about,proto3" json:"about,omitempty"`
+	Slow          bool                   `protobuf:"varint,6,opt,name=slow,proto3" json:"slow,omitempty"` // it can, and that takes far too long; of itself: its disk does
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5445,6 +5446,13 @@ func (x *Complaint) GetAbout() uint32 {
 		return x.About
 	}
 	return 0
+}
+
+func (x *Complaint) GetSlow() bool {
+	if x != nil {
+		return x.Slow
+	}
+	return false
 }
 
 // Release gives a lease back: the server serves nothing any more.
@@ -5988,13 +5996,14 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\x03sum\x18\x06 \x01(\aR\x03sum\".\n" +
 	"\bPieceAck\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
-	"\x04have\x18\x02 \x01(\x04R\x04have\"w\n" +
+	"\x04have\x18\x02 \x01(\x04R\x04have\"\x8b\x01\n" +
 	"\tComplaint\x12\x12\n" +
 	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\rR\bposition\x12\x10\n" +
 	"\x03ver\x18\x03 \x01(\x04R\x03ver\x12\x12\n" +
 	"\x04from\x18\x04 \x01(\rR\x04from\x12\x14\n" +
-	"\x05about\x18\x05 \x01(\rR\x05about\"+\n" +
+	"\x05about\x18\x05 \x01(\rR\x05about\x12\x12\n" +
+	"\x04slow\x18\x06 \x01(\bR\x04slow\"+\n" +
 	"\aRelease\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\"A\n" +
 	"\x05Death\x12\x16\n" +
