@@ -50,6 +50,7 @@
 //	three-bereft     r = 3, let in by one that misses it all     133,364    476,161   38
 //	three-remembered r = 3, the same with a tail                 199,018    692,235   39
 //
+// TestWalks goes through larger cases with three copies at random, each time to the end.
 // TestMutationsAreFound breaks one rule at a time, M1 to M17 of DESIGN and those
 // of R6, R7 and R9, and sees that the search notices each. `make soak`
 // (PETAL_SOAK) runs TestLarge.
