@@ -28,7 +28,9 @@ const maxProblems = 1000
 
 // CheckBrick verifies the brick in a directory that no node has open: its
 // superblock, journal, map and the checksum of every block. It changes nothing.
-func CheckBrick(dir string) (BrickReport, error) {
+// nodeDir is the directory of the brick's node, where it has noted what its disks
+// are called; without, problems are told by numbers.
+func CheckBrick(dir, nodeDir string) (BrickReport, error) {
 	r := BrickReport{Path: dir, Problems: []string{}}
 	path, err := filepath.Abs(dir)
 	if err != nil {
@@ -45,10 +47,16 @@ func CheckBrick(dir string) (BrickReport, error) {
 		return r, err
 	}
 	pool := slab.New(checkMemory)
+	names := readNotes(nodeDir)
 	s, err := brick.Check(brick.Options{FS: osfs, Path: path, Pool: pool}, func(p brick.Problem) {
-		if len(r.Problems) < maxProblems {
-			r.Problems = append(r.Problems, p.String())
+		if len(r.Problems) >= maxProblems {
+			return
 		}
+		text := p.String()
+		if w := where(p, names); w != "" {
+			text = w + " (" + text + ")"
+		}
+		r.Problems = append(r.Problems, text)
 	})
 	r.Entries, r.Extents, r.Blocks, r.Records, r.Found, r.Seconds = s.Entries, s.Extents, s.Blocks, s.Records, s.Problems, s.Took.Seconds()
 	return r, explainOpen(err)

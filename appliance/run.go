@@ -80,6 +80,7 @@ type appliance struct {
 	cut     *cut // nil: the node has no connections that could be cut
 
 	suspended bool          // look's: as the portals are
+	noted     []byte        // look's: what disksFile says
 	changes   chan struct{} // of the agreed state or the lease; holds one
 	draining  chan struct{} // closed when stopping
 	undo      []func()      // what release does, last first
@@ -253,6 +254,7 @@ func (a *appliance) look() {
 	}
 	a.exports.setLeased(leased)
 	a.exports.apply(a.node.State())
+	a.noteDisks(a.node.State())
 	if leased && a.suspended {
 		a.log.Info("lease: the portals are open")
 	}

@@ -221,7 +221,7 @@ func (c *coordinator) sendLocal(p *piece, r *route) {
 		return
 	}
 	p.server, p.local, p.Age, p.wasOpen = c.self, true, 0, p.open
-	p.Op.Local = !p.writes()
+	p.Op.Local = !p.writes() && !p.wide
 	if p.Lazy = p.Lazy && r.alone(); p.Lazy {
 		p.v.lazy.Store(true)
 	}
@@ -282,7 +282,9 @@ func (c *coordinator) sendRemote(p *piece, r *route, to placement.Server) {
 	}
 	switch p.Kind {
 	case replica.Read:
-		m.Flags |= wire.FlagLocal
+		if !p.wide {
+			m.Flags |= wire.FlagLocal
+		}
 	case replica.Write:
 		m.Sum = p.Sum
 		m.Data.Add(p.Buf, int(p.From%placement.BlockSize), int(p.To-p.From))
@@ -453,6 +455,9 @@ func (c *coordinator) settle(p *piece) {
 		c.counts.redirects.Add(1)
 		if p.hint = p.Head; p.hint == p.server {
 			p.hint = 0
+			if !p.writes() && !p.wide { // the head itself can't: it is to ask the others, and to know if nobody can
+				p.hint, p.wide = p.server, true
+			}
 		}
 		if p.hint != 0 && p.tries < redirectsMax {
 			p.tries++

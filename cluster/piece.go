@@ -49,6 +49,7 @@ type piece struct {
 
 	hedge  *hedge           // a read that two copies are asked for: see hedge.go
 	second bool             // the later one of these
+	wide   bool             // a read: the head may ask other members for what it lacks
 	sent   time.Duration    // a read's last attempt; 0: not measured
 	hint   placement.Server // where to go next; 0: nobody said
 	shun   placement.Server // a read: who could not serve it the last time
@@ -102,7 +103,7 @@ func (p *piece) free() {
 	p.Buf, p.v, p.owner, p.next, p.prev = nil, nil, nil, nil, nil
 	p.Again, p.Lazy, p.Local, p.Age = false, false, false, 0
 	p.held, p.open, p.wasOpen, p.cancelling, p.orphan, p.local, p.place, p.why = false, false, false, false, false, false, nowhere, nil
-	p.hedge, p.second = nil, false
+	p.hedge, p.second, p.wide = nil, false, false
 	p.server, p.hint, p.shun, p.began, p.tries, p.due, p.sent = 0, 0, 0, 0, 0, 0, 0
 	pieces.Put(p)
 }

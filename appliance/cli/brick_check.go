@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
@@ -13,14 +14,20 @@ import (
 func (s streams) brickCheck() *cli.Command {
 	return s.command(spec{
 		name: "check", usage: "verify a brick's superblock, journal, map and every checksum", args: "DIR",
-		description: "The node must be stopped. Nothing is changed. Exit status 6 if something is wrong.",
-		flags:       []cli.Flag{jsonFlag},
-		run:         runBrickCheck,
+		description: "The node must be stopped. Nothing is changed. Exit status 6 if something is wrong.\n" +
+			"Blocks are named by disk and LBA where the node's directory is at hand.",
+		flags: []cli.Flag{jsonFlag,
+			&cli.StringFlag{Name: "node-dir", Usage: "`DIR` of the brick's node (node.dir), which knows the disks' names", DefaultText: "the directory that the brick lies in"}},
+		run: runBrickCheck,
 	})
 }
 
 func runBrickCheck(c *call) error {
-	r, err := appliance.CheckBrick(c.Args().First())
+	dir, err := filepath.Abs(c.Args().First())
+	if err != nil {
+		return err
+	}
+	r, err := appliance.CheckBrick(dir, or(c.String("node-dir"), filepath.Dir(dir)))
 	if err != nil {
 		var h interface{ Hint() string }
 		if !errors.As(err, &h) {

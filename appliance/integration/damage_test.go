@@ -27,6 +27,9 @@ func TestFlippedBit(t *testing.T) {
 	if o.status != 6 {
 		t.Errorf("petal brick check: status %d, want 6\n%s%s", o.status, o.stdout, o.stderr)
 	}
+	if !strings.Contains(o.stdout, "disk demo, LBA 2072 to 2079") { // 1060864 / 512
+		t.Errorf("petal brick check does not name the block:\n%s", o.stdout)
+	}
 	d = startDemo(t, dir)
 	if o := run(t, time.Minute, "qemu-io", "-f", "raw", "-t", "none", "-c", "read -v 1060864 4k", d.url); !strings.Contains(o.stdout+o.stderr, "error") {
 		t.Errorf("a rotten block was read:\n%s%s", o.stdout, o.stderr)

@@ -182,12 +182,12 @@ func TestWithoutQuorum(t *testing.T) {
 func TestRemove(t *testing.T) {
 	d := startCluster(t, t.TempDir(), "--size", "64MiB", "--set", `time.replace="10s"`)
 	d.refuses(1, 5, []string{"n4", "copies of disks demo", "stop it", "new disks are made without it"}, "node", "remove", "n4")
-	if o := d.at(1, "cluster", "token", "--expires", "1s"); o.status != 0 {
-		t.Fatalf("token: status %d\n%s", o.status, o.stderr)
-	} else {
-		time.Sleep(1100 * time.Millisecond) // a token's life is on the calendar
-		d.refusesJoin(strings.TrimSpace(o.stdout), "expired")
+	token, err := d.client().CreateToken(context.Background(), api.NewToken{Seconds: 1})
+	if err != nil {
+		t.Fatal(err)
 	}
+	eventually(t, 10*time.Second, "the token expires", func() bool { return time.Now().After(token.Expires) })
+	d.refusesJoin(token.Token, "expired")
 	d.refusesJoin("petal-join-nonsense", "token")
 	learner, voter := d.votes()
 	dead := int(voter[1] - '0')
