@@ -7,7 +7,6 @@ import (
 	"pgregory.net/rapid"
 
 	"petal/cluster/meta/metapb"
-	"petal/placement"
 )
 
 // drawn draws commands that are mostly acceptable, from few names, so that they
