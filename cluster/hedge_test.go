@@ -213,62 +213,43 @@ func TestHedgesUnderTrouble(t *testing.T) {
 // Copies that now and then answer late, no one more than the other: with hedges,
 // readers hardly notice.
 func TestHedgesCutTheTail(t *testing.T) {
-	c := newMemCluster(t, 3, 1)
-	if _, err := c.nodes[0].CreateDisk(t.Context(), DiskSpec{Name: "data", Size: 16 << 20, BlockSize: 4096}); err != nil {
-		t.Fatal(err)
-	}
-	v := c.volume(0, "data")
-	var chunks []uint64 // that only the others have
-	for k := range uint64(256) {
-		if r := v.state.Load().routes.of(v.family, placement.Chunk(k)); !r.holds(1) {
-			chunks = append(chunks, k)
-		}
-	}
-	for _, k := range chunks {
-		if err := <-write(v, k*placement.ChunkSize, blocksOf(k*placement.BlocksPerChunk, 16), false); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const reads, late = 2000, 250 * time.Millisecond
-	answers := 0
-	c.net.mu.Lock()
-	c.net.late = func(from placement.Server, m *wire.Message) time.Duration {
-		if m.Kind != wire.Reply || from == 1 {
-			return 0
-		}
-		if answers++; answers%150 != 0 {
-			return 0
-		}
-		return late
-	}
-	c.net.mu.Unlock()
-	tail := func(seed uint64) time.Duration {
-		rng := rand.New(rand.NewPCG(seed, 1))
+	const reads, usual, late = 2000, time.Millisecond, 250 * time.Millisecond
+	tail := func(paid uint64) (p999 time.Duration, hedges, wins uint64) {
+		answers := 0
+		b := readBench(t, []placement.Server{2, 3, 4}, func(placement.Server, *wire.Message) (time.Duration, wire.Status) {
+			if answers++; answers%150 == 0 {
+				return late, wire.OK
+			}
+			return usual, wire.OK
+		})
+		b.c.copies.paid.Store(paid)
+		rng := rand.New(rand.NewPCG(1, 1))
 		var took []time.Duration
 		for range reads {
-			block := chunks[rng.IntN(len(chunks))]*placement.BlocksPerChunk + rng.Uint64N(16)
-			began := time.Now()
-			got := <-read(v, block*4096, 4096)
-			took = append(took, time.Since(began))
-			if got.err != nil || !bytes.Equal(got.data, blocksOf(block, 1)) {
-				t.Fatalf("%v, or other data", got.err)
-			}
+			began := b.clock.now
+			b.v.Read(uint64(rng.IntN(1<<18))*placement.BlockSize, placement.BlockSize, func(_ [][]byte, loan any, err error) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				took = append(took, b.clock.now-began)
+				b.v.Release(loan)
+			})
+			b.run(2 * usual)
+		}
+		b.run(2 * late)
+		if len(took) != reads {
+			t.Fatalf("%d of %d reads have ended", len(took), reads)
 		}
 		slices.Sort(took)
-		return took[reads*999/1000]
+		return took[reads*999/1000], b.c.counts.hedges.Load(), b.c.counts.hedgeWins.Load()
 	}
-	n := c.nodes[0].coord
-	n.copies.paid.Store(1 << 60) // none can be paid for
-	without := tail(1)
-	n.copies.paid.Store(0)
-	before := n.copies.reads.Load()
-	with := tail(2)
-	hedges, wins := n.counts.hedges.Load(), n.counts.hedgeWins.Load()
+	without, none, _ := tail(1 << 60) // none can be paid for
+	with, hedges, wins := tail(0)
 	t.Logf("p99.9 of %d reads: %v without hedges, %v with %d, of which %d won", reads, without, with, hedges, wins)
-	if without < late || with > late*2/3 || wins == 0 {
+	if without < late || with > late/4 || none != 0 || wins == 0 {
 		t.Error("they do not help")
 	}
-	if most := (n.copies.reads.Load()-before)/hedgeCost + hedgeSaved; hedges > most {
+	if most := uint64(reads/hedgeCost + hedgeSaved); hedges > most {
 		t.Errorf("%d hedges, want %d at most", hedges, most)
 	}
 }

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"sync"
-	"time"
 
 	"petal/cluster/slab"
 	"petal/cluster/wire"
@@ -15,7 +14,6 @@ type memNet struct {
 	mu    sync.Mutex
 	ports map[placement.Server]*memPort
 	cuts  map[[2]placement.Server]bool
-	late  func(from placement.Server, m *wire.Message) time.Duration // how much later a message arrives than it could; nil: none
 }
 
 func newMemNet() *memNet {
@@ -93,13 +91,7 @@ func (p *memPort) Send(to placement.Server, m *wire.Message) bool {
 		panic(err)
 	}
 	from, incarnation := p.self, p.incarnation
-	post := q.post
-	if n.late != nil {
-		if d := n.late(from, m); d > 0 {
-			post = func(f func()) { time.AfterFunc(d, func() { q.post(f) }) }
-		}
-	}
-	post(func() {
+	q.post(func() {
 		got := new(wire.Message)
 		if _, err := got.DecodeFrame(frame, q.pool); err != nil {
 			panic(err)
