@@ -35,6 +35,7 @@ placement
 
 cluster/times
 cluster/slab
+cluster/blocklock         > placement
 cluster/cache             > cluster/slab, placement
 cluster/wire              > cluster/cache, cluster/slab, placement
 cluster/link              > placement
@@ -43,8 +44,8 @@ cluster/peer              > cluster/peer/pki, cluster/cache, cluster/wire, clust
 cluster/brick             > journal, journal/vfs, journal/record, cluster/slab, cluster/cache, placement
 cluster/meta/metapb
 cluster/meta              > cluster/meta/metapb, cluster/times, cluster/wire, journal, journal/vfs, placement
-cluster/replica           > cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/slab, cluster/times, cluster/wire, placement
-cluster                   > cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/meta/metapb, cluster/peer, cluster/peer/pki, cluster/replica, cluster/slab, cluster/times, cluster/wire, journal, journal/vfs, placement
+cluster/replica           > cluster/blocklock, cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/slab, cluster/times, cluster/wire, placement
+cluster                   > cluster/blocklock, cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/meta/metapb, cluster/peer, cluster/peer/pki, cluster/replica, cluster/slab, cluster/times, cluster/wire, journal, journal/vfs, placement
 cluster/sim               > cluster, cluster/brick, cluster/cache, cluster/link, cluster/meta, cluster/meta/metapb, cluster/replica, cluster/slab, cluster/times, cluster/wire, journal, journal/vfs, placement
 cluster/explore           > cluster/link, placement
 

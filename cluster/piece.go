@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"petal/cluster/blocklock"
 	"petal/cluster/replica"
 	"petal/cluster/wire"
 	"petal/placement"
@@ -30,7 +31,7 @@ type piece struct {
 	v     *Volume
 	owner pieceOwner
 	span  span
-	lock  blockLock
+	lock  blocklock.Lock
 	held  bool // the lock
 
 	// Of the coordinator. Who takes the piece out of the coordinator's lists
@@ -83,7 +84,7 @@ func (v *Volume) newPiece(owner pieceOwner, kind replica.OpKind, s span) *piece 
 	p, ok := pieces.Get().(*piece)
 	if !ok {
 		p = new(piece)
-		p.lock.granted = func(*blockLock) { p.granted() }
+		p.lock.Granted = p.granted
 		p.Done = func(*replica.Op) { p.answered() }
 	}
 	p.v, p.owner, p.span = v, owner, s
@@ -115,8 +116,8 @@ func (p *piece) writes() bool { return p.Kind != replica.Read }
 func (p *piece) start(st *volumeState, lazy bool) {
 	p.admit(st, lazy)
 	p.held = true
-	p.lock.chunk, p.lock.mask = p.span.chunk, p.span.mask()
-	if p.v.locks.acquire(&p.lock) {
+	p.lock.Key.Chunk, p.lock.Mask = p.span.chunk, p.span.mask()
+	if p.v.locks.Acquire(&p.lock) {
 		p.v.c.send(p)
 	}
 }
@@ -214,7 +215,7 @@ func (p *piece) fated() {
 func (p *piece) unlock() {
 	if p.held {
 		p.held = false
-		p.v.locks.release(&p.lock)
+		p.v.locks.Release(&p.lock)
 	}
 }
 

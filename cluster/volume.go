@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"petal/cluster/blocklock"
 	"petal/cluster/meta"
 	"petal/placement"
 )
@@ -44,7 +45,7 @@ type Volume struct {
 	blockSize int
 
 	state atomic.Pointer[volumeState]
-	locks lockTable
+	locks blocklock.Table
 	ahead readahead
 
 	lazy  atomic.Bool // something may have been acknowledged before it was durable

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"petal/cluster/blocklock"
 	"petal/cluster/replica"
 	"petal/cluster/wire"
 	"petal/placement"
@@ -80,7 +81,7 @@ type longZero struct {
 	beyond bool // it lies beyond the disk's end
 	lazy   bool
 	done   func(error)
-	lock   *longLock
+	lock   *blocklock.Long
 	since  time.Duration
 
 	mu      sync.Mutex
@@ -101,7 +102,7 @@ type longZero struct {
 func (v *Volume) zeroLong(st *volumeState, off, n uint64, beyond bool, done func(error)) {
 	z := &longZero{v: v, st: st, off: off, n: n, beyond: beyond, lazy: st.writeBack, done: done, since: v.c.clock.Now()}
 	first, last := placement.Chunk(off/placement.ChunkSize), placement.Chunk((off+(n-1))/placement.ChunkSize)
-	v.locks.acquireLong(first, last, func(l *longLock) {
+	v.locks.AcquireLong(placement.Key{Chunk: first}, last, func(l *blocklock.Long) {
 		z.lock = l
 		z.edges(first, last)
 		z.begin()
@@ -166,7 +167,7 @@ func (z *longZero) step() {
 	}
 	z.mu.Unlock()
 	if end {
-		z.v.locks.releaseLong(z.lock)
+		z.v.locks.ReleaseLong(z.lock)
 		done(z.err)
 		z.v.busy.end()
 	}

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"petal/cluster/blocklock"
 	"petal/cluster/link"
 	"petal/cluster/times"
 	"petal/cluster/wire"
@@ -15,7 +16,7 @@ import (
 type Server struct {
 	c       Config
 	view    atomic.Pointer[view]
-	locks   lockTable
+	locks   blocklock.Table
 	load    meter
 	lazy    lazyMeter
 	closed  atomic.Bool

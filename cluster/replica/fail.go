@@ -27,7 +27,7 @@ func (l *seat) fail(err error) {
 		t.users.Add(1) // the lock is part of it
 		l.later = append(l.later, func() {
 			if held {
-				t.s.locks.release(&t.lock)
+				t.s.locks.Release(&t.lock)
 			}
 			l.s.end(op, wire.Failed)
 			t.unuse()

@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"time"
 
+	"petal/cluster/blocklock"
 	"petal/cluster/brick"
 	"petal/cluster/link"
 	"petal/cluster/slab"
@@ -32,7 +33,7 @@ type task struct {
 	ver    uint64        // of the link when the op came: under another it is not admitted
 	came   time.Duration // 0: before the op waited for anything
 
-	lock blockLock
+	lock blocklock.Lock
 	held bool // has it
 
 	rec    *brick.Record // own, or what recovery gave
@@ -58,7 +59,7 @@ func (s *Server) newTask() *task {
 	t, ok := tasks.Get().(*task)
 	if !ok {
 		t = new(task)
-		t.lock.granted = t.locked
+		t.lock.Granted = t.locked
 		t.own.Done = t.durable
 		t.rec = &t.own
 		t.load.init(t)
@@ -97,7 +98,7 @@ func (t *task) refuse(st wire.Status) {
 func (t *task) release() {
 	if t.held {
 		t.held = false
-		t.s.locks.release(&t.lock)
+		t.s.locks.Release(&t.lock)
 	}
 }
 
@@ -135,9 +136,9 @@ func (t *task) finish() {
 // begin starts an operation that writes.
 func (t *task) begin() {
 	op := t.op
-	t.lock.key, t.lock.mask = op.Key, op.mask()
+	t.lock.Key, t.lock.Mask = op.Key, op.mask()
 	t.held = true
-	if t.s.locks.acquire(&t.lock) {
+	if t.s.locks.Acquire(&t.lock) {
 		t.locked()
 	}
 }

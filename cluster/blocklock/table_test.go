@@ -1,4 +1,4 @@
-package cluster
+package blocklock
 
 import (
 	"math/rand/v2"
@@ -33,7 +33,7 @@ func (t *lockTwin) mayHold(i int) bool {
 func TestLockTableTwin(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 5))
-		var table lockTable
+		var table Table
 		var twin lockTwin
 		release := map[*twinLock]func(){}
 		for step := range 3000 {
@@ -47,22 +47,22 @@ func TestLockTableTwin(t *testing.T) {
 				release[x]()
 				delete(release, x)
 			} else {
-				c := placement.Chunk(r.IntN(3)*lockShards + r.IntN(2))
+				c := placement.Chunk(r.IntN(3)*shards + r.IntN(2))
 				x := &twinLock{first: c, last: c, mask: placement.Mask(r.Uint32()) | 1<<r.IntN(16)}
 				if r.IntN(8) == 0 {
-					x.last, x.mask = c+placement.Chunk(r.IntN(3*lockShards)), placement.Full
+					x.last, x.mask = c+placement.Chunk(r.IntN(3*shards)), placement.Full
 				}
 				twin.order = append(twin.order, x)
 				if x.mask == placement.Full && x.last != x.first {
-					var long *longLock
-					table.acquireLong(x.first, x.last, func(l *longLock) { x.held, long = true, l })
-					release[x] = func() { table.releaseLong(long) }
+					var long *Long
+					table.AcquireLong(placement.Key{Chunk: x.first}, x.last, func(l *Long) { x.held, long = true, l })
+					release[x] = func() { table.ReleaseLong(long) }
 				} else {
-					l := &blockLock{chunk: c, mask: x.mask, granted: func(*blockLock) { x.held = true }}
-					if table.acquire(l) {
+					l := &Lock{Key: placement.Key{Chunk: c}, Mask: x.mask, Granted: func() { x.held = true }}
+					if table.Acquire(l) {
 						x.held = true
 					}
-					release[x] = func() { table.release(l) }
+					release[x] = func() { table.Release(l) }
 				}
 			}
 			for i, x := range twin.order {
@@ -77,7 +77,7 @@ func TestLockTableTwin(t *testing.T) {
 // TestLockTableExcludes has goroutines that count without any other
 // synchronization than the table; the race detector and the sums watch.
 func TestLockTableExcludes(t *testing.T) {
-	var table lockTable
+	var table Table
 	const chunks = 4
 	var count [chunks][16]int
 	var wg sync.WaitGroup
@@ -85,30 +85,30 @@ func TestLockTableExcludes(t *testing.T) {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(g), 6))
 			ready := make(chan struct{}, 1)
-			l := &blockLock{granted: func(*blockLock) { ready <- struct{}{} }}
+			l := &Lock{Granted: func() { ready <- struct{}{} }}
 			for i := range 3000 {
 				if i%50 == 0 {
-					held := make(chan *longLock, 1)
-					table.acquireLong(0, chunks-1, func(l *longLock) { held <- l })
+					held := make(chan *Long, 1)
+					table.AcquireLong(placement.Key{}, chunks-1, func(l *Long) { held <- l })
 					long := <-held
 					for c := range count {
 						for b := range count[c] {
 							count[c][b]++
 						}
 					}
-					table.releaseLong(long)
+					table.ReleaseLong(long)
 					continue
 				}
-				l.chunk, l.mask = placement.Chunk(r.IntN(chunks)), placement.Mask(r.Uint32())|1
-				if !table.acquire(l) {
+				l.Key.Chunk, l.Mask = placement.Chunk(r.IntN(chunks)), placement.Mask(r.Uint32())|1
+				if !table.Acquire(l) {
 					<-ready
 				}
 				for b := range 16 {
-					if l.mask&(1<<b) != 0 {
-						count[l.chunk][b]++
+					if l.Mask&(1<<b) != 0 {
+						count[l.Key.Chunk][b]++
 					}
 				}
-				table.release(l)
+				table.Release(l)
 			}
 		})
 	}
@@ -121,15 +121,15 @@ func TestLockTableExcludes(t *testing.T) {
 }
 
 func BenchmarkLockUncontended(b *testing.B) {
-	var table lockTable
+	var table Table
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		r := rand.New(rand.NewPCG(rand.Uint64(), 0))
-		l := &blockLock{mask: 1, granted: func(*blockLock) {}}
+		l := &Lock{Mask: 1, Granted: func() {}}
 		for pb.Next() {
-			l.chunk = placement.Chunk(r.Uint32())
-			table.acquire(l)
-			table.release(l)
+			l.Key.Chunk = placement.Chunk(r.Uint32())
+			table.Acquire(l)
+			table.Release(l)
 		}
 	})
 }
