@@ -23,7 +23,11 @@ import (
 // writes of all sizes, zeros short and long, compare-and-write, write cache, too
 // little space for everything, and families that come and go.
 func TestLivesOfABrick(t *testing.T) {
-	for seed := range uint64(6) {
+	seeds := uint64(6)
+	if testing.Short() {
+		seeds = 2
+	}
+	for seed := range seeds {
 		newLives(t, seed).live(8)
 	}
 }

@@ -100,6 +100,7 @@ func TestResendOfARangeIsKnown(t *testing.T) {
 // journal everywhere, and then everybody loses the power: the operation is known
 // still, of whatever kind it was.
 func TestResendAfterAllRestartedIsKnown(t *testing.T) {
+	oneThread(t)
 	for name, data := range map[string][]byte{"block": pattern(1, 4096), "chunk": pattern(1, 65536), "zero": nil} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, 1, 2, placement.Mirror)

@@ -66,6 +66,7 @@ func (w *world) restartAll() {
 // The other has them in its memory; or only in its journal, after a restart; or
 // only at home.
 func TestLostRecordsComeBack(t *testing.T) {
+	oneThread(t)
 	for _, lost := range []int{0, 1} { // the head, and the other
 		for name, other := range map[string]func(n *node){
 			"remembered":     func(*node) {},

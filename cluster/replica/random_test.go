@@ -149,11 +149,9 @@ func (c *cell) holding(tag byte) []byte {
 // block has one writer at a time; a read must return the last value that was
 // acknowledged, or one under way that no read has gone back behind.
 func TestRandom(t *testing.T) {
-	seeds := uint64(10)
-	if testing.Short() {
-		seeds = 3
-	}
-	for i := range seeds {
+	oneThread(t)
+	const seeds = 10
+	for i := range uint64(seeds) {
 		seed := i + 1
 		if *seedFlag != 0 && *seedFlag != seed {
 			continue

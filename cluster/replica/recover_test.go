@@ -162,6 +162,7 @@ func TestRestartInSyncCopiesNothing(t *testing.T) {
 }
 
 func TestAllLosePower(t *testing.T) {
+	oneThread(t)
 	for seed := range uint64(20) {
 		w := newWorld(t, 100+seed, 2, placement.Mirror)
 		w.opened()

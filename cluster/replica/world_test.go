@@ -278,6 +278,15 @@ const testFamily, testNode = placement.Family(7), placement.Node(1)
 
 var diskKey1 = diskKey{testFamily, testNode}
 
+// oneThread leaves out a test that takes long where only races are looked for
+// (make race, -short): a world runs in one thread. make unit runs it.
+func oneThread(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("one thread, no races")
+	}
+}
+
 // newWorld returns n servers that run, with one virtual disk spread over them by
 // a scheme, all in sync.
 func newWorld(t *testing.T, seed uint64, n int, scheme placement.Scheme) *world {
