@@ -56,6 +56,20 @@ func (e *unreachableError) Error() string {
 	return "cluster: data cannot be reached: " + e.cause.Error()
 }
 
+// errPartly is the error of a command of which a part has been carried out, and
+// the rest will never be.
+var errPartly error = &unreachableError{errors.New("a part of the command was carried out, and then it lost the right to the rest or its time was up")}
+
+// partly is the error of a command with several pieces that ends with err, one of
+// them: busy says that nothing was done, and may be said only if some were not.
+func partly(err error, some bool) error {
+	var busy busyError
+	if some && errors.As(err, &busy) {
+		return errPartly
+	}
+	return err
+}
+
 // statusError is a server's answer as an error.
 type statusError wire.Status
 

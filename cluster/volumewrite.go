@@ -25,6 +25,7 @@ type writeOp struct {
 	lent   atomic.Bool
 
 	left atomic.Int32 // pieces not done, and one while they are being started
+	some atomic.Bool  // one of several pieces has been carried out
 	err  atomic.Pointer[error]
 
 	caw func(miscompare int, err error) // done of a compare and write
@@ -50,6 +51,7 @@ func (op *writeOp) recycle() {
 	op.pieces, op.vec = op.pieces[:0], op.vec[:0]
 	op.v, op.done, op.caw = nil, nil, nil
 	op.err.Store(nil)
+	op.some.Store(false)
 	writeOps.Put(op)
 }
 
@@ -121,6 +123,8 @@ func (op *writeOp) pieceDone(p *piece, err error, givenUp bool) {
 	if err != nil {
 		first := err // so that err itself stays off the heap
 		op.err.CompareAndSwap(nil, &first)
+	} else if len(op.pieces) > 1 {
+		op.some.Store(true)
 	}
 	if givenUp {
 		op.pieces[p.slot] = nil
@@ -135,7 +139,7 @@ func (op *writeOp) settle() {
 	}
 	var err error
 	if e := op.err.Load(); e != nil {
-		err = clip(*e, op.off)
+		err = clip(partly(*e, op.some.Load()), op.off)
 	}
 	v := op.v
 	if op.caw != nil {

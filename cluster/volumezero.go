@@ -90,6 +90,7 @@ type longZero struct {
 	flying  int    // pieces under way
 	queue   []span // to be zeroed
 	asking  bool
+	some    bool // a piece has been carried out
 	err     error
 
 	first, last placement.Chunk // whole chunks
@@ -168,7 +169,7 @@ func (z *longZero) step() {
 	z.mu.Unlock()
 	if end {
 		z.v.locks.ReleaseLong(z.lock)
-		done(z.err)
+		done(partly(z.err, z.some))
 		z.v.busy.end()
 	}
 }
@@ -245,6 +246,7 @@ func (z *longZero) retry(status wire.Status) {
 func (z *longZero) pieceDone(p *piece, err error, givenUp bool) {
 	z.mu.Lock()
 	z.flying--
+	z.some = z.some || err == nil
 	if err != nil && z.err == nil {
 		z.err = err
 	}
