@@ -3,7 +3,6 @@ package cluster
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"slices"
 	"syscall"
 	"testing"
@@ -298,56 +297,6 @@ func TestCommandsAgeEndsIt(t *testing.T) {
 				t.Errorf("%d pieces are left", b.c.flying.Load())
 			}
 		})
-	}
-}
-
-// Busy says that nothing was done. A command of which a part was carried out, and
-// the rest never is, does not end so.
-func TestPartlyDoneIsNotBusy(t *testing.T) {
-	const n = zeroChunksMax + 2 // chunks of a long Zero, of which the first and the last are cut
-	for name, start := range map[string]func(v *Volume, at uint64, done func(error)){
-		"write": func(v *Volume, at uint64, done func(error)) {
-			vec, loan, err := v.Reserve(at+placement.ChunkSize/2, placement.ChunkSize)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, p := range vec {
-				clear(p)
-			}
-			v.Write(loan, false, done)
-		},
-		"zero": func(v *Volume, at uint64, done func(error)) {
-			v.Zero(at+placement.ChunkSize/2, placement.ChunkSize, false, done)
-		},
-		"long zero": func(v *Volume, at uint64, done func(error)) {
-			v.Zero(at+placement.ChunkSize/2, n*placement.ChunkSize, false, done)
-		},
-	} {
-		for _, none := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%s/none=%t", name, none), func(t *testing.T) {
-				b := newBench(t, placement.Mirror, 2, 3, 4)
-				at := b.chunkAt(2)
-				for _, s := range []placement.Server{2, 3, 4} {
-					b.server[s] = func(m *wire.Message) *wire.Message {
-						switch {
-						case m.Kind == wire.Mapped:
-							return &wire.Message{Kind: wire.MappedReply}
-						case m.Kind == wire.Cancel:
-							return status(wire.Canceled)(m)
-						case none || m.Key.Chunk == placement.Chunk(at/placement.ChunkSize):
-							return status(wire.TooOld)(m)
-						}
-						return status(wire.OK)(m)
-					}
-				}
-				ch := make(chan error, 1)
-				start(b.v, at, func(err error) { ch <- err })
-				b.run(10 * time.Second)
-				if err := result(b, ch); err == nil || errors.Is(err, ErrBusy) != none {
-					t.Errorf("%v", err)
-				}
-			})
-		}
 	}
 }
 

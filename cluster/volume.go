@@ -30,7 +30,7 @@ import (
 //
 // What fails for a passing reason is tried again until Times.Command after the
 // command began (R13), and then cancelled at the head (R12). Only then the
-// command ends: with ErrBusy if it is certain that it has not happened and
+// command ends: with ErrBusy if it is certain that what has not happened of it
 // never will, else with an error that says nothing.
 //
 // Write-back is for chunks that only this node keeps. Where there are copies,

@@ -11,7 +11,8 @@ import (
 var ErrVolumeClosed = errors.New("cluster: the volume is closed")
 
 // ErrBusy is the error of a command that has not been carried out and never
-// will be, though this node is well: the servers that hold the data could not
+// will be, but in some chunks if it touches several, or blocks in part, though
+// this node is well: the servers that hold the data could not
 // take it for as long as a command may live, or rights were taken away from
 // somebody while it was under way. errors.As finds its Busy method.
 var ErrBusy error = busyError{}
@@ -54,20 +55,6 @@ type unreachableError struct{ cause error }
 
 func (e *unreachableError) Error() string {
 	return "cluster: data cannot be reached: " + e.cause.Error()
-}
-
-// errPartly is the error of a command of which a part has been carried out, and
-// the rest will never be.
-var errPartly error = &unreachableError{errors.New("a part of the command was carried out, and then it lost the right to the rest or its time was up")}
-
-// partly is the error of a command with several pieces that ends with err, one of
-// them: busy says that nothing was done, and may be said only if some were not.
-func partly(err error, some bool) error {
-	var busy busyError
-	if some && errors.As(err, &busy) {
-		return errPartly
-	}
-	return err
 }
 
 // statusError is a server's answer as an error.

@@ -25,7 +25,6 @@ type writeOp struct {
 	lent   atomic.Bool
 
 	left atomic.Int32 // pieces not done, and one while they are being started
-	some atomic.Bool  // one of several pieces has been carried out
 	err  atomic.Pointer[error]
 
 	caw func(miscompare int, err error) // done of a compare and write
@@ -51,7 +50,6 @@ func (op *writeOp) recycle() {
 	op.pieces, op.vec = op.pieces[:0], op.vec[:0]
 	op.v, op.done, op.caw = nil, nil, nil
 	op.err.Store(nil)
-	op.some.Store(false)
 	writeOps.Put(op)
 }
 
@@ -123,8 +121,6 @@ func (op *writeOp) pieceDone(p *piece, err error, givenUp bool) {
 	if err != nil {
 		first := err // so that err itself stays off the heap
 		op.err.CompareAndSwap(nil, &first)
-	} else if len(op.pieces) > 1 {
-		op.some.Store(true)
 	}
 	if givenUp {
 		op.pieces[p.slot] = nil
@@ -139,7 +135,7 @@ func (op *writeOp) settle() {
 	}
 	var err error
 	if e := op.err.Load(); e != nil {
-		err = clip(partly(*e, op.some.Load()), op.off)
+		err = clip(*e, op.off)
 	}
 	v := op.v
 	if op.caw != nil {

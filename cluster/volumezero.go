@@ -90,7 +90,6 @@ type longZero struct {
 	flying  int    // pieces under way
 	queue   []span // to be zeroed
 	asking  bool
-	some    bool // a piece has been carried out
 	err     error
 
 	first, last placement.Chunk // whole chunks
@@ -169,7 +168,7 @@ func (z *longZero) step() {
 	z.mu.Unlock()
 	if end {
 		z.v.locks.ReleaseLong(z.lock)
-		done(partly(z.err, z.some))
+		done(z.err)
 		z.v.busy.end()
 	}
 }
@@ -246,7 +245,6 @@ func (z *longZero) retry(status wire.Status) {
 func (z *longZero) pieceDone(p *piece, err error, givenUp bool) {
 	z.mu.Lock()
 	z.flying--
-	z.some = z.some || err == nil
 	if err != nil && z.err == nil {
 		z.err = err
 	}

@@ -19,7 +19,7 @@ type volume interface {
 	compareAndWrite(off uint64, compare, p []byte, done func(miscompare int, err error))
 }
 
-// errBusy: nothing was done and nothing will be; the node is well.
+// errBusy: what was not done never will be; the node is well.
 var errBusy = errors.New("sim: busy")
 
 // client is a program on a host: it has one command under way at a time and
@@ -102,13 +102,24 @@ func (c *client) try() {
 	m.kick()
 }
 
+// whole reports whether a volume carries the command out in one piece, so all of
+// it or nothing: whether it lies in one chunk, and zeroes whole blocks or in one.
+func (op *command) whole() bool {
+	last := op.off + uint64(op.n) - 1
+	if op.off/placement.ChunkSize != last/placement.ChunkSize {
+		return false
+	}
+	const bs = placement.BlockSize
+	return op.kind != opZero || op.off/bs == last/bs || op.off%bs == 0 && (last+1)%bs == 0
+}
+
 // send hands the command to a volume.
 func (c *client) send(vol volume, op *command, v value, answer func(outcome, []byte, error)) {
 	ended := func(err error) {
 		switch {
 		case err == nil:
 			answer(done, nil, nil)
-		case errors.Is(err, errBusy):
+		case errors.Is(err, errBusy) && op.whole():
 			answer(never, nil, err)
 		default:
 			answer(unknown, nil, err)

@@ -27,7 +27,8 @@ import "context"
 //	syscall.EINVAL       the range is not aligned or leaves the disk
 //	context.Canceled     the command was cancelled and never takes effect
 //	MediumError          stored data failed its checksum and cannot be repaired
-//	Busy                 nothing was done and nothing will be, but soon may again
+//	Busy                 what was not done never will be, but soon may again; of a
+//	                     command beyond MaxAtomic a part may be done
 //	anything else        the data cannot be reached; never reported to the
 //	                     initiator as a final error (the session is dropped)
 //

@@ -20,9 +20,10 @@ var ErrStale = errors.New("reservations: stale version")
 const dropPause = time.Second
 
 // Busy is an error of a Disk that says of itself, by returning true, that the
-// node is well but the data can't be reached at the moment, that nothing was
-// done and that nothing will be: the initiator is told to try again (status
-// BUSY), on this path.
+// node is well but the data can't be reached at the moment, and that nothing
+// more of the command will be done: the initiator is told to try again (status
+// BUSY), on this path. As after every write that fails, the blocks of one that
+// a Disk has cut may be old or new until it does (SBC-3).
 type Busy interface {
 	error
 	Busy() bool
