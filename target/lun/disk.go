@@ -28,7 +28,7 @@ import "context"
 //	context.Canceled     the command was cancelled and never takes effect
 //	MediumError          stored data failed its checksum and cannot be repaired
 //	Busy                 what was not done never will be, but soon may again; of a
-//	                     command beyond MaxAtomic a part may be done
+//	                     command that a Disk carries out in parts some may be done
 //	anything else        the data cannot be reached; never reported to the
 //	                     initiator as a final error (the session is dropped)
 //
