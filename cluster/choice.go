@@ -128,7 +128,7 @@ func (s *copyState) took(ns int64) {
 	} else {
 		s.service.Store(old + (ns-old)/8)
 	}
-	s.late.Store(lateness(s.late.Load(), ns))
+	s.late.Store(lateness(int64(s.lateAfter()), ns))
 	high := s.high.Load()
 	if ns > high {
 		s.high.Store(high + (ns-high)/8)
@@ -137,13 +137,19 @@ func (s *copyState) took(ns int64) {
 	}
 }
 
+// lateAfter is how long nearly all reads take: lateFirst as long as none was
+// measured.
+func (s *copyState) lateAfter() time.Duration {
+	if late := s.late.Load(); late != 0 {
+		return time.Duration(late)
+	}
+	return lateFirst
+}
+
 // lateness moves an estimate of a quantile by one sample: up by a lot if the
 // sample is above it, down by a little if it is not, so that it stays where one of
-// 200 is above. It begins at lateFirst.
+// 200 is above.
 func lateness(old, ns int64) int64 {
-	if old == 0 {
-		old = int64(lateFirst)
-	}
 	if ns > old {
 		return old + old/16
 	}

@@ -46,9 +46,7 @@ func (t *copyTable) patience() time.Duration {
 	least := lateFirst
 	if list := t.servers.Load(); list != nil {
 		for _, s := range *list {
-			if late := time.Duration(s.late.Load()); late != 0 {
-				least = min(least, late)
-			}
+			least = min(least, s.lateAfter())
 		}
 	}
 	return max(hedgeLook, least/4)
@@ -100,11 +98,7 @@ func (c *coordinator) hedge(p *piece, now time.Duration) *piece {
 		if id == p.server || !r.InSync.Has(placement.Member(i)) || s == nil || id != c.self && !s.up.Load() || time.Duration(s.shunned.Load()) > now {
 			continue
 		}
-		late := time.Duration(s.late.Load())
-		if late == 0 {
-			late = lateFirst
-		}
-		if now-p.sent >= max(late, hedgeLeast) {
+		if now-p.sent >= max(s.lateAfter(), hedgeLeast) {
 			to = id
 			break
 		}

@@ -42,10 +42,12 @@ func TestAttempts(t *testing.T) {
 		noCalm(t)
 		f := newFleet(t, plain)
 		one, two, _, r2 := f.pair()
-		_ = two
 		classes := []wire.Class{wire.ClassRequest, wire.ClassReplicate}
 		for _, class := range classes {
 			if err := connOf(one, 2, class).raw.(*net.TCPConn).SetWriteBuffer(4 << 10); err != nil {
+				t.Fatal(err)
+			}
+			if err := connOf(two, 1, class).raw.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -64,7 +66,8 @@ func TestAttempts(t *testing.T) {
 				close(done)
 			}
 		})
-		var senders sync.WaitGroup
+		var senders, full sync.WaitGroup
+		full.Add(len(classes))
 		for _, kind := range []wire.Kind{wire.Write, wire.Replicate} {
 			senders.Go(func() {
 				m := f.writeOf(0, 3, 4096)
@@ -73,6 +76,8 @@ func TestAttempts(t *testing.T) {
 				if kind == wire.Replicate {
 					m.From, m.To, m.Mask = 0, 0, 1
 				}
+				isFull := sync.OnceFunc(full.Done)
+				defer isFull()
 				alone := true
 				for i := range uint64(n) {
 					m.Op.Number, m.Hold = i, kind == wire.Replicate && i%7 != 0
@@ -87,7 +92,8 @@ func TestAttempts(t *testing.T) {
 						if alone {
 							t.Errorf("%v: the socket has taken everything at once", kind)
 						}
-						if kind == wire.Write {
+						if isFull(); kind == wire.Write {
+							full.Wait()
 							close(stall)
 						}
 					}

@@ -60,9 +60,7 @@ func (l *seat) sendOthers(e *link.Effect, who placement.Member, marks []brick.Ma
 	l.lock()
 	defer l.unlock()
 	l.body = append(l.body[:0], byte(placement.Members(0).With(who)))
-	for _, x := range marks {
-		l.body = wire.AppendMark(l.body, wire.Mark{Key: x.Key, Mask: x.Mask})
-	}
+	l.body = appendMarks(l.body, marks)
 	return l.control(e, codeMarks)
 }
 
@@ -117,10 +115,7 @@ func (l *seat) sendKeep(e *link.Effect, marks []brick.Mark) bool {
 	defer l.unlock()
 	for len(marks) > 0 {
 		n := min(len(marks), marksMax)
-		l.body = l.body[:0]
-		for _, x := range marks[:n] {
-			l.body = wire.AppendMark(l.body, wire.Mark{Key: x.Key, Mask: x.Mask})
-		}
+		l.body = appendMarks(l.body[:0], marks[:n])
 		if !l.control(e, codeKeep) {
 			return false
 		}
@@ -162,6 +157,14 @@ func (l *seat) learnMarks(from placement.Member, m *wire.Message) {
 		})
 	}
 	l.unlock()
+}
+
+// appendMarks encodes marks as parseMarks wants them.
+func appendMarks(b []byte, marks []brick.Mark) []byte {
+	for _, x := range marks {
+		b = wire.AppendMark(b, wire.Mark{Key: x.Key, Mask: x.Mask})
+	}
+	return b
 }
 
 // parseMarks decodes a message's marks behind skip bytes; false if they are none.

@@ -202,9 +202,7 @@ func (l *seat) sendMarks(e *link.Effect, marks []brick.Mark, whole bool) bool {
 		if whole && first {
 			m.Code |= codeWhole
 		}
-		for _, x := range part {
-			l.body = wire.AppendMark(l.body, wire.Mark{Key: x.Key, Mask: x.Mask})
-		}
+		l.body = appendMarks(l.body, part)
 		m.Body = l.body
 		if !l.post1(e.Member, m) {
 			return false

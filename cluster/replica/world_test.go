@@ -283,7 +283,7 @@ var diskKey1 = diskKey{testFamily, testNode}
 func oneThread(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("one thread, no races")
+		t.Skip("one thread, in which nothing races: make unit runs it")
 	}
 }
 
