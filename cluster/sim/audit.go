@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -55,11 +56,14 @@ func (s *Sim) allServe() bool {
 	if g == nil {
 		return false
 	}
-	for _, m := range s.machines {
+	for _, m := range s.members() {
 		if !m.up() {
 			return false
 		}
-		ours := 0
+		ours, want := 0, g.Copies
+		if !slices.Contains(g.Ring, m.id) {
+			want = 0
+		}
 		for _, l := range s.linksAt(m) {
 			if !l.Serving || l.Ver != s.state().Link(l.Link).Ver {
 				return false
@@ -68,7 +72,7 @@ func (s *Sim) allServe() bool {
 				ours++
 			}
 		}
-		if ours != g.Copies {
+		if ours != want {
 			return false
 		}
 	}
@@ -85,10 +89,10 @@ func (s *Sim) linksAt(m *machine) []replica.LinkStatus {
 // whole reports whether every member of every link is in sync, serves, and misses
 // nothing, and the head is where the ring wants it.
 func (s *Sim) whole() bool {
-	if !s.allServe() {
+	if !s.guests.settled() || !s.allServe() {
 		return false
 	}
-	for _, m := range s.machines {
+	for _, m := range s.members() {
 		for _, l := range s.linksAt(m) {
 			if l.InSync.Len() != len(l.Members) || l.Filling != 0 || l.Missing != 0 || l.Marks != 0 || l.InFlight != 0 || l.Head != 0 {
 				return false
@@ -130,6 +134,12 @@ func (s *Sim) audit() {
 	defer pool.Discard()
 	for i, m := range s.machines {
 		m.kill("for the audit")
+		if m.gone {
+			continue
+		}
+		if s.checkBrick(m); s.failed() {
+			return
+		}
 		o := s.brickOptions(m, life, pool)
 		b, _, err := brick.Open(o)
 		if err != nil {
@@ -157,6 +167,43 @@ func (s *Sim) audit() {
 				return
 			}
 		}
+	}
+}
+
+// checkBlank looks whether an empty disk in the place of an old one is known for
+// what it is, when its server begins to serve (R14). That is more than what clients
+// can see: each bucket's last stamp, which an empty disk lacks, has all of it copied
+// all the same.
+func (s *Sim) checkBlank(m *machine, st *meta.State) {
+	for _, id := range st.LinksOf(m.id) {
+		l := st.LinkInfo(id)
+		self, _ := st.MemberOf(id, m.id)
+		if id.GMap != s.gmap().ID { // of a disk that may be younger than this
+			continue
+		}
+		if l.InSync.Has(self) && l.InSync.Len() > 1 || !l.InSync.Has(self) && !l.Blank.Has(self) {
+			s.failf("machine %d has an empty disk, and link %v does not know it: in sync %b, blank %b", m.id, id, l.InSync, l.Blank)
+		}
+	}
+}
+
+// checkBrick does what `petal disk check` does: unless its disk rots, a machine that
+// is off has all as it was written, whatever became of it meanwhile. With copies
+// elsewhere nobody else would notice.
+func (s *Sim) checkBrick(m *machine) {
+	if s.faults.rots(m) {
+		return
+	}
+	pool := slab.New(poolBytes)
+	defer pool.Discard()
+	s.report.Counts.Checks++
+	_, err := brick.Check(s.brickOptions(m, &life{}, pool), func(p brick.Problem) {
+		if p.Thing != "super" { // it has four copies since a write of it may tear
+			s.failf("the brick of machine %d is not as it was written: %v", m.id, p)
+		}
+	})
+	if err != nil && !errors.Is(err, brick.ErrMissing) {
+		s.failf("the brick of machine %d can't be checked: %v", m.id, err)
 	}
 }
 

@@ -1,11 +1,8 @@
 package sim
 
 import (
-	"strings"
-	"syscall"
 	"time"
 
-	"petal/journal/vfs"
 	"petal/placement"
 )
 
@@ -30,55 +27,6 @@ func (n *nemesis) refuse() {
 		}
 		m.start()
 	})
-}
-
-// rot gives the victim's brick an unreliable disk: only where data are, since
-// names and the map are the file system's and Pebble's to protect. A block that
-// can't be read is so until it is written again.
-func (n *nemesis) rot() {
-	chance := []float64{0.003, 0.02, 0.1}[n.rng.IntN(3)]
-	n.latent = map[int64]bool{}
-	n.s.machine(n.victim).brick.trouble = func(op vfs.Op) (v verdict) {
-		if n.over || op.Kind != vfs.OpWrite && op.Kind != vfs.OpRead || !strings.HasPrefix(op.Name, "data") {
-			return v
-		}
-		if n.sector(op) {
-			v.err = syscall.EIO
-			return v
-		}
-		if n.rng.Float64() >= chance {
-			return v
-		}
-		n.s.report.Counts.Rots++
-		n.s.tracef("faults: rot in %v of %s at %d, %d bytes", op.Kind, op.Name, op.Off, op.Len)
-		if op.Kind == vfs.OpRead {
-			v.err = syscall.EIO
-			return v
-		}
-		switch n.rng.IntN(4) {
-		case 0:
-			v.lose = true
-		case 1:
-			v.flip, v.flipBit = true, n.rng.Int64N(op.Len*8)
-		case 2:
-			v.shift = vfs.BlockSize * int64(1+n.rng.IntN(8))
-		case 3:
-			n.latent[op.Off/vfs.BlockSize] = true
-		}
-		return v
-	}
-}
-
-// sector reports whether an operation reads a block that can't be read; one that
-// writes makes what it writes whole.
-func (n *nemesis) sector(op vfs.Op) (bad bool) {
-	for b := op.Off / vfs.BlockSize; b*vfs.BlockSize < op.Off+op.Len; b++ {
-		if op.Kind == vfs.OpWrite {
-			delete(n.latent, b)
-		}
-		bad = bad || n.latent[b]
-	}
-	return bad
 }
 
 // diskDies ends the victim's brick for good as soon as nobody depends on it. Some
@@ -111,7 +59,7 @@ func (n *nemesis) newDisk() {
 	m.replaceDisk()
 	if n.latent = nil; !n.over {
 		m.brick.trouble = trouble
-		n.latent = map[int64]bool{}
+		n.latent = map[sector]bool{}
 	}
 	m.start()
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,33 +14,36 @@ type Faults uint32
 
 // The kinds.
 const (
-	PowerOff  Faults = 1 << iota // a machine loses power, between or in the middle of writes
-	Kill                         // kill -9 of a process
-	PowerCut                     // all machines lose power at once
-	Pause                        // SIGSTOP, SIGCONT; the longest outlast a lease
-	Reset                        // a connection is lost with all that is under way
-	Cut                          // two machines can't reach each other
-	CutOneWay                    // one can't reach another, but the other can
-	CutData                      // the same, but the raft class passes
-	Isolate                      // a machine can't reach anybody
-	SlowEdge                     // messages take tens of milliseconds and more
-	SlowDisk                     // so do disks
-	LossyRaft                    // part of the raft class vanishes
-	ClockJump                    // CLOCK_REALTIME jumps
-	Refuse                       // a write or sync fails with EIO, of the brick or of the node's own directory
-	Revoke                       // not a fault: PREEMPT and LOGICAL UNIT RESET, while commands are in flight
-	Resize                       // nor this: the disk grows and shrinks, but for what is in use
-	Churn                        // nor this: other disks come and go
-	Rot                          // bits of the victim's brick flip, writes to it are lost or go elsewhere, sectors can't be read
-	DeadDisk                     // the victim's brick dies, and an empty one takes its place
+	PowerOff   Faults = 1 << iota // a machine loses power, between or in the middle of writes
+	Kill                          // kill -9 of a process
+	PowerCut                      // all machines lose power at once
+	Pause                         // SIGSTOP, SIGCONT; the longest outlast a lease
+	Reset                         // a connection is lost with all that is under way
+	Cut                           // two machines can't reach each other
+	CutOneWay                     // one can't reach another, but the other can
+	CutData                       // the same, but the raft class passes
+	Isolate                       // a machine can't reach anybody
+	SlowEdge                      // messages take tens of milliseconds and more
+	SlowDisk                      // so do disks
+	LossyRaft                     // part of the raft class vanishes
+	ClockJump                     // CLOCK_REALTIME jumps
+	Refuse                        // a write or sync fails with EIO, of the brick or of the node's own directory
+	Revoke                        // not a fault: PREEMPT and LOGICAL UNIT RESET, while commands are in flight
+	Resize                        // nor this: the disk grows and shrinks, but for what is in use
+	Churn                         // nor this: other disks come and go
+	Rot                           // bits of the victim's brick flip, writes to it are lost or go elsewhere, sectors can't be read
+	DeadDisk                      // the victim's brick dies, and an empty one takes its place
+	MapError                      // Pebble can't write or read the files of a brick's map
+	Members                       // not a fault: machines join and are removed
+	RotJournal                    // as Rot, of the victim's journal; and bits flip there and in the superblock while it is off
 
 	// Benign faults harm no durable byte: any number of them, anywhere, at any
 	// time must not lose anything.
-	Benign = PowerOff | Kill | PowerCut | Pause | Reset | Cut | CutOneWay | CutData | Isolate | SlowEdge | SlowDisk | LossyRaft | ClockJump | Refuse | Revoke | Resize | Churn
+	Benign = PowerOff | Kill | PowerCut | Pause | Reset | Cut | CutOneWay | CutData | Isolate | SlowEdge | SlowDisk | LossyRaft | ClockJump | Refuse | Revoke | Resize | Churn | MapError | Members
 )
 
 var faultNames = [...]string{
-	"power-off", "kill", "power-cut", "pause", "reset", "cut", "cut-one-way", "cut-data", "isolate", "slow-edge", "slow-disk", "lossy-raft", "clock-jump", "refuse", "revoke", "resize", "churn", "rot", "dead-disk",
+	"power-off", "kill", "power-cut", "pause", "reset", "cut", "cut-one-way", "cut-data", "isolate", "slow-edge", "slow-disk", "lossy-raft", "clock-jump", "refuse", "revoke", "resize", "churn", "rot", "dead-disk", "map-error", "members", "rot-journal",
 }
 
 func (f Faults) String() string {
@@ -51,6 +55,9 @@ func (f Faults) String() string {
 	}
 	return strings.Join(names, ",")
 }
+
+// harmful ones destroy data, at the victim only.
+const harmful = Rot | DeadDisk | RotJournal
 
 // nemesis brings faults about. It keeps a budget: what destroys data happens at
 // one victim only, and while that is possible nothing takes away the other
@@ -64,12 +71,14 @@ type nemesis struct {
 	victim placement.Server
 	spared map[placement.Server]bool // holds other copies of what the victim holds
 	focus  []placement.Server        // faults prefer these
-	latent map[int64]bool            // blocks of the victim's data that can't be read
+	latent map[sector]bool           // blocks of the victim's brick that can't be read
+	decay  *rand.Rand                // of RotJournal
+	looks  *rand.Rand                // which bricks are checked before a start
 	over   bool
 }
 
 func newNemesis(s *Sim, faults Faults) *nemesis {
-	n := &nemesis{s: s, rng: s.e.rng("faults"), spared: map[placement.Server]bool{}}
+	n := &nemesis{s: s, rng: s.e.rng("faults"), decay: s.e.rng("decay"), looks: s.e.rng("looks"), spared: map[placement.Server]bool{}}
 	for i := range faultNames {
 		if k := Faults(1) << i; faults&k != 0 {
 			n.kinds = append(n.kinds, k)
@@ -89,25 +98,29 @@ func (n *nemesis) choose(g *placement.GMap, l *placement.LinkID) {
 		n.focus = g.Members(l.Position)
 	}
 	for _, k := range n.kinds {
-		if k&(Rot|DeadDisk) == 0 {
+		if k&harmful == 0 {
 			continue
 		}
 		if n.victim == 0 {
 			n.victim = g.Ring[n.rng.IntN(len(g.Ring))]
 			n.s.tracef("faults: the victim is %d", n.victim)
 		}
-		for _, l := range g.Links(nil, n.victim) {
-			for _, m := range g.Members(l.Position) {
-				n.spared[m] = m != n.victim
-			}
-		}
+		n.protect(g)
 		switch k {
-		case Rot:
+		case Rot, RotJournal:
 			n.rot()
 		case DeadDisk:
 			n.later(between(n.rng, 0, n.s.cfg.Faulty), n.diskDies)
 		}
 	}
+}
+
+// protect names whom no fault may harm, so that each link of the victim has a member
+// that is always there. Of three copies that is one; the third may be out, too.
+func (n *nemesis) protect(g *placement.GMap) {
+	ring, v := g.Ring, slices.Index(g.Ring, n.victim)
+	n.spared[ring[(v+1)%len(ring)]] = true
+	n.spared[ring[(v+len(ring)-1)%len(ring)]] = true
 }
 
 // run plans faults until the time has come.
@@ -119,6 +132,8 @@ func (n *nemesis) run(until time.Duration) {
 	n.s.e.after(between(n.rng, n.pace/4, n.pace*2), nil, nil, func() { n.run(until) })
 }
 
+func (n *nemesis) has(k Faults) bool { return slices.Contains(n.kinds, k) }
+
 // target draws a machine that may be harmed.
 func (n *nemesis) target() *machine {
 	for {
@@ -126,7 +141,7 @@ func (n *nemesis) target() *machine {
 		if len(n.focus) > 0 && n.rng.IntN(4) > 0 {
 			m = n.s.machine(n.focus[n.rng.IntN(len(n.focus))])
 		}
-		if !n.spared[m.id] {
+		if !n.spared[m.id] && !m.gone {
 			return m
 		}
 	}
@@ -143,7 +158,7 @@ func (n *nemesis) one() {
 		return
 	}
 	k := n.kinds[n.rng.IntN(len(n.kinds))]
-	if k&(Rot|DeadDisk|Revoke) != 0 {
+	if k&(harmful|Revoke) != 0 {
 		return // of their own accord
 	}
 	c := &n.s.report.Counts
@@ -185,6 +200,10 @@ func (n *nemesis) one() {
 		n.s.resize(n.rng)
 	case Churn:
 		n.s.churn(n.rng)
+	case MapError:
+		n.mapFails()
+	case Members:
+		n.s.guests.one(n.over)
 	default:
 		n.network(k)
 	}
@@ -259,8 +278,11 @@ func (n *nemesis) heal() {
 		m.node.crashIn, m.brick.crashIn = 0, 0
 		m.node.refuse, m.brick.refuse = false, false
 		m.brick.trouble = nil
-		if m.node.hurt || m.brick.hurt {
+		switch {
+		case m.node.hurt || m.brick.hurt || m.mapFault.hurt():
 			m.kill("for its disk has failed it")
+		case m.id == n.victim && n.has(RotJournal): // what has rotted shows
+			m.kill("to come back from its journal")
 		}
 		m.pausedUntil = min(m.pausedUntil, s.e.now)
 		for _, o := range s.machines {

@@ -26,15 +26,22 @@ type machine struct {
 	rng   *rand.Rand
 	clock machineClock
 
-	node  *disk            // the node's own directory
-	brick *disk            // its brick
-	maps  *pebblefs.MemFS  // the brick's map
-	speed [2]time.Duration // least and most time of a step of the disks
-	life  *life            // of the process; nil: none
-	proc  process          // nil: none
-	ends  *endpoint        // its transport
-	boots int
-	blank bool // an empty disk has taken its brick's place: the next process is to begin with it
+	node     *disk            // the node's own directory
+	brick    *disk            // its brick
+	maps     *pebblefs.MemFS  // the brick's map
+	speed    [2]time.Duration // least and most time of a step of the disks
+	life     *life            // of the process; nil: none
+	proc     process          // nil: none
+	ends     *endpoint        // its transport
+	boots    int
+	mapFault *mapFault // of the process's map
+	blank    bool      // an empty disk has taken its brick's place: the next process is to begin with it
+
+	member        bool // of those that join late: it has been seen to be one
+	gone, leaving bool // it is none any more, or is being taken out
+	doubted       bool // a write or sync has failed: what it left is looked at before the next start
+	rotten        bool // its journal has rotted: it may have to get another disk
+	waits         bool // for that disk
 
 	pausedUntil time.Duration
 	stepping    bool // a step of the disks is planned
@@ -66,7 +73,7 @@ func newMachine(s *Sim, id placement.Server) *machine {
 	m := &machine{s: s, id: id, rng: s.e.rng(fmt.Sprint("machine ", id)), speed: [2]time.Duration{diskFast, diskSlow}}
 	m.node = newDisk("node", 1<<30, s.e.rng(fmt.Sprint("node disk ", id)))
 	m.brick = newDisk("brick", s.cfg.BrickBytes, s.e.rng(fmt.Sprint("brick disk ", id)))
-	m.maps = pebblefs.NewCrashableMem()
+	m.maps, m.mapFault = pebblefs.NewCrashableMem(), &mapFault{}
 	for _, d := range []*disk{m.node, m.brick} {
 		d.onCrash = func() { m.powerOff("in the middle of a write") }
 	}
@@ -106,8 +113,11 @@ func (m *machine) kick() {
 
 // start runs a process.
 func (m *machine) start() {
-	if m.alive() || m.brick.dead { // then it waits for another disk
+	if m.alive() || m.gone || m.brick.dead || m.waits { // for another disk
 		return
+	}
+	if m.boots > 0 {
+		m.s.faults.beforeStart(m)
 	}
 	m.boots++
 	m.life = &life{}
@@ -127,6 +137,7 @@ func (m *machine) start() {
 // kill ends the process as kill -9 does: what it wrote is with the system, durable
 // or not, and the others see their connections closed soon.
 func (m *machine) kill(why string) {
+	m.doubted = m.doubted || m.ailing()
 	for _, d := range []*disk{m.node, m.brick} {
 		if d.hurt {
 			d.crash()
@@ -147,6 +158,7 @@ func (m *machine) end(why string, least, most time.Duration) {
 	}
 	m.s.tracef("machine %d: %s", m.id, why)
 	m.life.over, m.life = true, nil
+	m.mapFault = &mapFault{}
 	m.pausedUntil = 0
 	if m.ends != nil {
 		m.s.net.detach(m.ends, least, most)
@@ -167,6 +179,7 @@ func (m *machine) powerOff(why string) {
 	if !m.alive() {
 		return
 	}
+	m.doubted = m.doubted || m.ailing()
 	m.node.crash()
 	m.brick.crash()
 	m.maps = m.maps.CrashClone(pebblefs.CrashCloneCfg{})
@@ -190,11 +203,14 @@ func (m *machine) replaceDisk() {
 	m.brick = newDisk("brick", m.s.cfg.BrickBytes, m.brick.rng)
 	m.brick.onCrash = func() { m.powerOff("in the middle of a write") }
 	m.maps = pebblefs.NewCrashableMem()
+	m.rotten, m.waits = false, false
 	m.blank = true
 }
 
 // ailing reports whether a disk has failed the process.
-func (m *machine) ailing() bool { return m.brick.dead || m.brick.hurt || m.node.hurt }
+func (m *machine) ailing() bool {
+	return m.brick.dead || m.brick.hurt || m.node.hurt || m.mapFault.hurt()
+}
 
 // pause stops the process for d, as SIGSTOP does; its clock goes on.
 func (m *machine) pause(d time.Duration) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,11 @@ var mutations = []mutation{
 	{"barrier-without-members", "B", "cluster/barrier.go", "if s.DiskByID(b.disk) == nil || len(open) == 0 {", "if true {"},
 	{"barrier-does-not-wait", "B", "cluster/replica/barrier.go", "		if b.left > 0 {\n", "		if false {\n"},
 	{"revoked-but-resent", "B", "cluster/piece.go", "	if st.revoked > p.VVer {", "	if false {"},
+	{"failed-journal-write-counts", "D.4", "journal/commit.go", "	clear(c.vec)\n	if err != nil {\n", "	clear(c.vec)\n	if false {\n"},
+	{"failed-home-write-counts", "D.4", "cluster/brick/destage.go", "vfs.WriteMany(d.runs); err != nil {", "vfs.WriteMany(d.runs); err != nil && false {"},
+	{"failed-home-sync-counts", "D.4", "cluster/brick/destage.go", "f.plain.Sync(); err != nil {", "f.plain.Sync(); err != nil && false {"},
+	{"failed-map-flush-counts", "D.4", "cluster/brick/destage.go", "b.pmap.flush(b.stop); err != nil {", "b.pmap.flush(b.stop); err != nil && false {"},
+	{"replaced-disk-counts", "R14", "cluster/meta/applylinks.go", "return c.Witnessed < srv.Confirmed || replaced, nil", "return replaced && c.Witnessed > srv.Confirmed, nil"},
 	{"forgotten-with-the-journal", "R12", "cluster/brick/doneops.go", "	if len(d.list) == 0 {\n		if !d.saved", "	if true {\n		if !d.saved"},
 }
 
@@ -92,11 +98,14 @@ func TestMutations(t *testing.T) {
 			case seed < 0 || !strings.Contains(string(out), "--- FAIL: TestFreshSeeds"):
 				t.Errorf("%s: %v\n%s", m.rule, err, out)
 			default:
-				t.Logf("%s, found after %v: %.300s", m.rule, time.Since(began).Round(time.Second), out[seed:])
+				t.Logf("%s, found after %v, %s: %.300s", m.rule, time.Since(began).Round(time.Second), runsOf.Find(out), out[seed:])
 			}
 		})
 	}
 }
+
+// runsOf finds in what TestFreshSeeds says how many seeds it took.
+var runsOf = regexp.MustCompile(`\d+ runs, \S+ simulated`)
 
 // build compiles this package's tests against the mutated file.
 func (m *mutation) build(t *testing.T) string {

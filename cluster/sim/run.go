@@ -3,7 +3,6 @@ package sim
 import (
 	"fmt"
 	"maps"
-	"math/bits"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -73,7 +72,7 @@ func newSim(cfg Config) *Sim {
 		s.scheme = s.cfg.Scheme
 	}
 	some := Faults(0)
-	for i := range faultNames {
+	for i := range firstKinds {
 		if rng.IntN(2) == 0 {
 			some |= Faults(1) << i
 		}
@@ -82,7 +81,7 @@ func newSim(cfg Config) *Sim {
 		s.cfg.Faults = some & Benign
 		switch rng.IntN(6) {
 		case 0: // one kind alone
-			s.cfg.Faults = Faults(1) << rng.IntN(bits.Len32(uint32(Benign)))
+			s.cfg.Faults = Faults(1) << rng.IntN(firstBenign)
 		case 1: // a storm
 			s.cfg.Faults = Reset | some&(SlowEdge|SlowDisk|LossyRaft)
 		}
@@ -94,8 +93,9 @@ func newSim(cfg Config) *Sim {
 		case 3:
 			s.cfg.Faults |= Rot | DeadDisk
 		}
+		s.moreFaults(cfg.Machines == 0)
 		if s.cfg.Bare {
-			s.cfg.Faults &^= Refuse | Revoke | DeadDisk
+			s.cfg.Faults &^= Refuse | Revoke | DeadDisk | MapError | Members | RotJournal
 		}
 	}
 	if s.cfg.BrickBytes == 0 {
@@ -113,7 +113,30 @@ func newSim(cfg Config) *Sim {
 	}
 	s.work = newWorkload(s)
 	s.faults = newNemesis(s, s.cfg.Faults)
+	s.guests = &membership{s: s}
 	return s
+}
+
+// The kinds of faults that there were first. Those that came later are drawn from
+// a stream of their own, so that half of all seeds give the runs they always gave.
+const (
+	firstBenign = 17
+	firstKinds  = 19
+)
+
+func (s *Sim) moreFaults(machinesToo bool) {
+	rng := s.e.rng("more faults")
+	if rng.IntN(2) == 0 {
+		return
+	}
+	for _, k := range []Faults{MapError, Members, RotJournal} {
+		if rng.IntN(2) == 0 {
+			s.cfg.Faults |= k
+		}
+	}
+	if s.cfg.Faults&Members != 0 && machinesToo && rng.IntN(2) == 0 {
+		s.cfg.Machines = 4 // then guests become voters
+	}
 }
 
 func newWorkload(s *Sim) *workload {
@@ -194,6 +217,7 @@ func (s *Sim) work1() {
 	}
 	end := s.e.now + s.cfg.Faulty
 	s.faults.run(end)
+	s.guests.watch()
 	if s.cfg.Faults&Revoke != 0 {
 		s.revokeAlways(s.e.rng("revoke"), end)
 	}
@@ -233,7 +257,7 @@ func (s *Sim) heal() {
 // readAll reads every block that was ever touched, through each machine in turn.
 func (s *Sim) readAll() {
 	blocks := slices.Sorted(maps.Keys(s.history.blocks))
-	for i, m := range s.machines {
+	for i, m := range s.members() {
 		c := &client{s: s, id: len(s.clients), rng: s.e.rng(fmt.Sprint("reader ", i)), node: m.id, stop: true}
 		s.clients = append(s.clients, c)
 		for _, b := range blocks {

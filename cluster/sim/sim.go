@@ -43,7 +43,8 @@ type Report struct {
 // Counts is how often what happened.
 type Counts struct {
 	Crashes, Kills, Pauses, Cuts, Resets, PowerCuts, Rots, DeadDisks int
-	Refusals, Barriers, Resizes, Churns                              int
+	Refusals, MapErrors, Barriers, Resizes, Churns                   int
+	Joins, Leaves, JournalRots, Replaced, Checks                     int
 	Sent, Delivered, Lost                                            uint64
 }
 
@@ -66,6 +67,7 @@ type Sim struct {
 	work     *workload
 	history  *history
 	faults   *nemesis
+	guests   *membership
 	report   Report
 
 	scheme    placement.Scheme
@@ -166,6 +168,12 @@ func (c *Counts) add(o *Counts) {
 	c.Barriers += o.Barriers
 	c.Resizes += o.Resizes
 	c.Churns += o.Churns
+	c.MapErrors += o.MapErrors
+	c.Joins += o.Joins
+	c.Leaves += o.Leaves
+	c.JournalRots += o.JournalRots
+	c.Replaced += o.Replaced
+	c.Checks += o.Checks
 	c.Sent += o.Sent
 	c.Delivered += o.Delivered
 	c.Lost += o.Lost

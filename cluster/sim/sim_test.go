@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"flag"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ var (
 	timeFlag   = flag.Duration("simtime", 0, "real time to spend on fresh seeds; 0: three runs of known ones")
 	schemeFlag = flag.String("scheme", "", "scheme of the disk with -seed; default: by the seed")
 	faultFlag  = flag.String("faults", "", "names of the faults, with commas; default: by the seed")
+	workerFlag = flag.Int("simworkers", 2, "how many fresh seeds to run at a time")
 	firstFlag  = flag.Uint64("first", 0, "first of the fresh seeds; 0: by the calendar")
 )
 
@@ -72,15 +75,32 @@ func TestFreshSeeds(t *testing.T) {
 		first = uint64(time.Now().UnixMicro())
 	}
 	t.Logf("first seed %d", first)
-	var total Report
-	runs := 0
-	for began := time.Now(); (runs < least || time.Since(began) < *timeFlag) && !t.Failed(); runs++ {
-		r := Run(Config{Seed: first + uint64(runs), Faults: chosen(t)})
-		if len(r.Failures) > 0 {
-			tellRun(t, r)
-		}
-		total.add(r)
+	var (
+		mu    sync.Mutex
+		wg    sync.WaitGroup
+		total Report
+		runs  int
+		began = time.Now()
+		kinds = chosen(t)
+	)
+	for range min(*workerFlag, runtime.GOMAXPROCS(0)) { // a run is one thread's work
+		wg.Go(func() {
+			mu.Lock()
+			defer mu.Unlock()
+			for (runs < least || time.Since(began) < *timeFlag) && !t.Failed() {
+				seed := first + uint64(runs)
+				runs++
+				mu.Unlock()
+				r := Run(Config{Seed: seed, Faults: kinds})
+				mu.Lock()
+				if len(r.Failures) > 0 {
+					tellRun(t, r)
+				}
+				total.add(r)
+			}
+		})
 	}
+	wg.Wait()
 	t.Logf("%d runs, %v simulated, %d events, %d commands ended, %d blocks not judged, longest command %v, %+v",
 		runs, total.Virtual.Round(time.Second), total.Events, total.Commands, total.Unjudged, total.Worst, total.Counts)
 }
@@ -144,5 +164,59 @@ func TestSameSeedSameTrace(t *testing.T) {
 		if a.Len() < 100_000 {
 			t.Fatalf("a trace of %d bytes tells nothing", a.Len())
 		}
+	}
+}
+
+// TestLaterFaults: the faults that half of all seeds do without happen, and harm
+// nobody.
+func TestLaterFaults(t *testing.T) {
+	for _, x := range []struct {
+		faults Faults
+		happen func(*Counts) []int
+	}{
+		{MapError, func(c *Counts) []int { return []int{c.MapErrors, c.Checks} }},
+		{Members | Churn, func(c *Counts) []int { return []int{c.Joins, c.Leaves, c.Churns} }},
+		{RotJournal | Kill, func(c *Counts) []int { return []int{c.Kills, c.JournalRots} }},
+	} {
+		t.Run(x.faults.String(), func(t *testing.T) {
+			r := Run(Config{Seed: 1, Faults: x.faults, Scale: 0.25, Faulty: 20 * time.Second})
+			tellRun(t, r)
+			if slices.Contains(x.happen(&r.Counts), 0) {
+				t.Errorf("not all has happened: %v", x.happen(&r.Counts))
+			}
+		})
+	}
+}
+
+// TestCheckFindsBits: bits that flip on a disk that should not rot are a failure of
+// the run, though every client would get the right data from elsewhere.
+func TestCheckFindsBits(t *testing.T) {
+	s := newSim(Config{Seed: 2, Faults: Reset, Machines: 5, Faulty: 5 * time.Second})
+	defer s.close()
+	for _, phase := range []func(){s.form, s.work1, s.quiet, s.heal, s.readAll} {
+		phase()
+	}
+	if s.failed() {
+		t.Fatal(s.report.Failures)
+	}
+	disk := s.machine(s.gmap().Members(s.linkOf(s.work.hot[0] * placement.BlocksPerChunk).Position)[1]).brick.mem
+	flipped := 0
+	for _, name := range disk.Files() {
+		info, err := disk.Stat(name)
+		for off := int64(0); err == nil && strings.HasPrefix(name, "data/") && off < min(info.Size(), 8<<20); off += placement.BlockSize {
+			err = disk.Damage(name, off, func(p []byte) {
+				if !bytes.Equal(p, make([]byte, len(p))) {
+					p[17] ^= 4
+					flipped++
+				}
+			}, placement.BlockSize)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.audit()
+	if !s.failed() || !strings.Contains(s.report.Failures[0], "is not as it was written: data") {
+		t.Fatalf("%d bits flipped, and the audit says %q", flipped, s.report.Failures)
 	}
 }

@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"petal/cluster"
+	"petal/cluster/brick"
 	"petal/cluster/meta"
 	"petal/cluster/meta/metapb"
 	"petal/cluster/replica"
 	"petal/cluster/slab"
+	"petal/journal"
 	"petal/placement"
 )
 
@@ -50,7 +52,7 @@ func (w *whole) env() cluster.Env {
 	rng := rand.New(rand.NewPCG(w.m.rng.Uint64(), 3))
 	return cluster.Env{
 		FS: w.m.node.attach(w.life), Clock: &clock{&w.m.clock, w.life}, Wall: w.m.clock.realtime, Manual: true,
-		Bricks: []cluster.BrickEnv{{FS: w.m.brick.attach(w.life), MapFS: w.m.maps, Path: "brick"}},
+		Bricks: []cluster.BrickEnv{{FS: w.m.brick.attach(w.life), MapFS: mapFS{w.m.maps, w.m.mapFault}, Path: "brick"}},
 		Rand: func(b []byte) {
 			for i := range b {
 				b[i] = byte(rng.Uint32())
@@ -107,12 +109,25 @@ func (w *whole) step() bool {
 	case err != nil && w.m.ailing(): // its supervisor starts it again
 		w.m.kill(err.Error())
 		return false
+	case err != nil && w.s.guests.out(w.m): // and its operator switches it off
+		w.m.kill(err.Error())
+		return false
+	case err != nil && w.m.rotten && refusal(err):
+		w.s.faults.giveUp(w.m, err)
+		return false
 	case err != nil:
 		w.s.failf("machine %d: %v", w.m.id, err)
 	case w.m.blank && w.node.Started():
 		w.m.blank = false
+		w.s.checkBlank(w.m, w.node.State())
 	}
 	return w.node.Step()
+}
+
+// refusal reports whether an error says that a start would serve what it should
+// not, since the journal has rotted: then the operator has to take another disk.
+func refusal(err error) bool {
+	return errors.Is(err, meta.ErrInvalid) || errors.Is(err, brick.ErrRotten) || errors.Is(err, journal.ErrUnreadable)
 }
 
 func (w *whole) abandon() {
