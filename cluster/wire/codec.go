@@ -120,6 +120,9 @@ func (m *Message) check(r *row) error {
 		if r.form == formBlocks && m.Mask == 0 && m.Kind == Replicate {
 			return corrupt("%v of no block", m.Kind)
 		}
+		if m.Kind == Fetched && m.Flags&FlagZero != 0 && m.Mask != 0 {
+			return corrupt("%v of data and of none", m.Kind)
+		}
 		return nil
 	}
 	return m.checkSpan(r)
@@ -204,8 +207,7 @@ func (m *Message) appendDetail(b []byte, r *row, sums int) []byte {
 		b = appendStamp(b, m.Committed)
 	}
 	if f&fieldLoad != 0 {
-		b = le.AppendUint32(b, m.Load.Queue)
-		b = le.AppendUint32(b, m.Load.ServiceMicros)
+		b = le.AppendUint64(b, uint64(m.Load.Queue)) // and four bytes that nobody reads
 		b = le.AppendUint64(b, m.Load.Avail)
 	}
 	if f&fieldHead != 0 {

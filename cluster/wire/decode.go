@@ -79,7 +79,7 @@ func (m *Message) detail(b []byte, r *row, payload int) error {
 		m.Committed = placement.Stamp{Ver: d.u64(), Seq: d.u64()}
 	}
 	if d.next(fieldLoad) {
-		m.Load = Load{d.u32(), d.u32(), d.u64()}
+		m.Load = Load{uint32(d.u64()), d.u64()}
 	}
 	if d.next(fieldHead) {
 		m.Head = placement.Server(d.u64())

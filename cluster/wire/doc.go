@@ -38,7 +38,7 @@
 //	masks      8  bucket u16, mask u16, zeros u16, bad u16
 //	stamp     16  ver u64, seq u64
 //	committed 16  ver u64, seq u64
-//	load      16  queue u32, service u32 in microseconds, avail u64
+//	load      16  queue u32, 0 u32, avail u64
 //	head       8  server u32, 0 u32
 //	index      8
 //	at         8  microseconds

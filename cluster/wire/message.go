@@ -12,9 +12,8 @@ import (
 
 // Load tells who chooses where to read how busy a server is (DESIGN H).
 type Load struct {
-	Queue         uint32 // operations at its disks
-	ServiceMicros uint32 // their service time, a moving average
-	Avail         uint64 // bytes that it can still allocate
+	Queue uint32 // operations at its disks
+	Avail uint64 // bytes that it can still allocate
 }
 
 // Message is any message. Which fields a kind carries is in its row of the

@@ -46,7 +46,7 @@ func filled(k Kind, pool *slab.Pool) *Message {
 		m.Committed = placement.Stamp{Ver: 12, Seq: 13}
 	}
 	if f&fieldLoad != 0 {
-		m.Load = Load{14, 15, 16}
+		m.Load = Load{14, 16}
 	}
 	if f&fieldHead != 0 {
 		m.Head = 17

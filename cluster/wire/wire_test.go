@@ -162,6 +162,7 @@ func TestCheckRefuses(t *testing.T) {
 		{"bucket", Ack, func(m *Message) { m.Bucket = placement.Buckets }},
 		{"excluded", Replicate, func(m *Message) { m.Excluded = 8 }},
 		{"no block", Replicate, func(m *Message) { m.Mask, m.Flags = 0, FlagZero }},
+		{"data and none", Fetched, func(m *Message) { m.Mask, m.Flags = 1, FlagZero }},
 		{"empty span", Read, func(m *Message) { m.To = m.From }},
 		{"span to the left", Read, func(m *Message) { m.From, m.To = m.To, m.From }},
 		{"span beyond", Read, func(m *Message) { m.To = placement.ChunkSize + 512 }},
