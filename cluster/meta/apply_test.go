@@ -485,7 +485,7 @@ func TestBarrierCompletion(t *testing.T) {
 func TestEvents(t *testing.T) {
 	s := clusterOf(t, 1)
 	for i := range MaxEvents + 50 {
-		s = s.with(t, &metapb.Command{UnixMs: int64(i), Kind: &metapb.Command_Note{Note: &metapb.Note{Kind: "test", Text: strings.Repeat("é", 400)}}})
+		s = s.with(t, &metapb.Command{UnixMs: int64(i), Kind: &metapb.Command_Note{Note: &metapb.Note{Kind: "test", Text: fmt.Sprint(i) + strings.Repeat("é", 400)}}})
 	}
 	e := s.Events()
 	if len(e) != MaxEvents || e[len(e)-1].Number != e[0].Number+MaxEvents-1 || len(e[0].Text) > maxEventText {

@@ -1,12 +1,9 @@
 package meta
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"petal/cluster/meta/metapb"
 	"petal/placement"
@@ -16,82 +13,6 @@ func linkThing(l placement.LinkID) string { return "link " + l.String() }
 
 func linkID(gmap, position uint32) placement.LinkID {
 	return placement.LinkID{GMap: gmap, Position: position}
-}
-
-// placementFor returns the placement that a new disk gets: over all servers
-// that hold data now. The newest one of the same servers and scheme is used
-// again, so that links stay few.
-func (n *State) placementFor(scheme string) (uint32, error) {
-	servers := n.present()
-	if scheme == "" {
-		scheme = "stripe"
-		if len(servers) >= 2 {
-			scheme = "mirror"
-		}
-	}
-	kind, err := placement.ParseScheme(scheme)
-	if err != nil {
-		return 0, refuse(ErrInvalid, fmt.Sprintf("scheme %q", scheme), "", "use stripe, mirror or mirror3")
-	}
-	var places []placement.Place
-	for _, v := range servers {
-		places = append(places, placement.Place{Server: v.ID, Site: v.Site})
-	}
-	for _, g := range slices.Backward(n.GMaps()) {
-		if g.Scheme == kind && sameServers(g.Ring, servers) {
-			return g.ID, nil
-		}
-	}
-	g, err := placement.New(n.nextGMap, kind, places)
-	switch {
-	case errors.Is(err, placement.ErrTooFewServers):
-		return 0, refuse(ErrInvalid, "scheme "+scheme, fmt.Sprintf("it needs %d servers that hold data, there are %d", kind.Copies(), len(servers)),
-			"let more servers join, or choose a scheme with fewer copies")
-	case err != nil:
-		return 0, refuse(ErrInvalid, "scheme "+scheme, err.Error(), "")
-	}
-	n.gmaps[g.ID] = g
-	n.nextGMap++
-	return g.ID, nil
-}
-
-// goneAfter is how long a server has to be down, with the default times, until
-// new disks are made without it: as long as it keeps its vote.
-const goneAfter = 5 * time.Minute
-
-// present returns the servers that a new disk is to lie on: those that hold data,
-// without those that have long been down. So the disks of a server that is lost
-// for good can be copied to new ones.
-func (n *State) present() []*Server {
-	after := goneAfter.Milliseconds() * int64(cmp.Or(n.times, 1000)) / 1000
-	return slices.DeleteFunc(n.DataServers(), func(v *Server) bool { return !v.Down.IsZero() && n.now-v.Down.UnixMilli() >= after })
-}
-
-func sameServers(ring []placement.Server, servers []*Server) bool {
-	if len(ring) != len(servers) {
-		return false
-	}
-	for _, v := range servers {
-		if !slices.Contains(ring, v.ID) {
-			return false
-		}
-	}
-	return true
-}
-
-// dropGMap forgets a placement that no family has any more, and its links.
-func (n *State) dropGMap(id uint32) {
-	for _, f := range n.families {
-		if f.GMap == id {
-			return
-		}
-	}
-	delete(n.gmaps, id)
-	for l := range n.links {
-		if l.GMap == id {
-			delete(n.links, l)
-		}
-	}
 }
 
 // linkForChange returns a copy of a link.
@@ -144,175 +65,6 @@ func (l *Link) headOf() placement.Member {
 		return whole.First()
 	}
 	return l.InSync.First()
-}
-
-// start gives a server process its incarnation and its links new versions: a
-// restart loses what was not durable, so R10 comes before any service. What the
-// bricks know of the past is compared with the state (R14).
-func (n *State) start(c *metapb.Start) error {
-	srv, err := n.serverForChange(c.Server)
-	if err != nil {
-		return err
-	}
-	if err := n.compatible(fmt.Sprintf("server %q", srv.Name), srv.ID, max(c.Release, 1), c.TimesPermille); err != nil {
-		return err
-	}
-	if err := n.addressesFree(srv, c.Addresses); err != nil {
-		return err
-	}
-	bricks := make([]ID, 0, len(c.Bricks))
-	for _, b := range c.Bricks {
-		id, err := idOf(b, "brick id")
-		if err != nil {
-			return err
-		}
-		bricks = append(bricks, id)
-	}
-	back, err := n.witness(srv, c, bricks)
-	if err != nil {
-		return err
-	}
-	if back {
-		if err := n.blank(srv, c.AcceptLoss); err != nil {
-			return err
-		}
-	}
-	srv.Incarnation++
-	srv.Bricks, srv.Release = bricks, max(c.Release, 1)
-	if len(c.Addresses) > 0 {
-		srv.Addresses = slices.Clone(c.Addresses)
-	}
-	if len(c.Portals) > 0 {
-		srv.Portals = slices.Clone(c.Portals)
-	}
-	if err := checkServer(srv.Name, srv.Site, srv.Addresses, srv.Portals); err != nil {
-		return err
-	}
-	if n.times == 0 {
-		n.times = c.TimesPermille
-	}
-	n.servers[srv.ID] = srv
-	n.reopenLinks(srv.ID, true)
-	n.event("member", srv.ID, "server %s starts (process %d)", n.label(srv.ID), srv.Incarnation)
-	return nil
-}
-
-// witness compares what bricks know of the past with the state (R14). A state
-// that is older was restored from a backup: the server must not start. Bricks
-// that are older were set back or replaced: back is true, and what they hold is
-// worth nothing.
-func (n *State) witness(srv *Server, c *metapb.Start, bricks []ID) (back bool, err error) {
-	const advice = "put back the cluster state that belongs to these bricks"
-	thing := fmt.Sprintf("the state that server %s is part of", n.label(srv.ID))
-	if c.Witnessed > srv.Incarnation {
-		return false, refuse(ErrOld, thing, fmt.Sprintf("it knows of %d starts, the bricks of %d: it is older than the data", srv.Incarnation, c.Witnessed), advice)
-	}
-	for _, seen := range c.Links {
-		l := n.LinkInfo(linkID(seen.Gmap, seen.Position))
-		if l.Ver != 0 && seen.Ver > l.Ver {
-			return false, refuse(ErrOld, thing, fmt.Sprintf("%s has version %d in it, and the bricks have seen %d: it is older than the data", linkThing(l.ID), l.Ver, seen.Ver), advice)
-		}
-	}
-	if !c.HasWitness || srv.Kind == Witness {
-		return false, nil
-	}
-	replaced := len(srv.Bricks) > 0 && !slices.Equal(srv.Bricks, bricks)
-	return c.Witnessed < srv.Confirmed || replaced, nil
-}
-
-// blank takes a server whose bricks are not what they were out of every link.
-func (n *State) blank(srv *Server, acceptLoss bool) error {
-	var only []string
-	for _, id := range n.LinksOf(srv.ID) {
-		m, _ := n.MemberOf(id, srv.ID)
-		l := n.LinkInfo(id)
-		l.Blank = l.Blank.With(m)
-		switch {
-		case l.InSync == placement.Members(0).With(m):
-			// What the others have is older, and of another history: none of it counts.
-			only = append(only, id.String())
-			l.Blank = placement.MembersOf(len(n.LinkServers(id))).Without(m)
-			n.links[id] = &l // reopenLinks gives it its new version
-			continue
-		case l.InSync.Has(m):
-			l.InSync = l.InSync.Without(m)
-			l.Head = l.headOf()
-			n.renew(&l)
-		default:
-			n.links[id] = &l
-		}
-	}
-	if len(only) > 0 && !acceptLoss {
-		return refuse(ErrOld, fmt.Sprintf("the bricks of server %s", n.label(srv.ID)),
-			fmt.Sprintf("they are older than they were or not the same, and links %s have no other copy in sync: acknowledged writes would be lost", someOf(only)),
-			"put back the right disks, or accept the loss: `petal serve --accept-loss`, or `petal link force` on another copy")
-	}
-	if len(only) > 0 {
-		n.event("loss", srv.ID, "bricks of server %s are older than they were or not the same, and it had the only copy of links %s: accepted as loss; older data of the other servers is given up, too", n.label(srv.ID), someOf(only))
-	}
-	n.event("link", srv.ID, "bricks of server %s are older than they were or not the same: what they hold counts as nothing and is copied anew", n.label(srv.ID))
-	return nil
-}
-
-// reopenLinks gives the links of a server new versions: those in which it is in
-// sync, or all. A process that begins needs all: a Rejoined that was proposed in
-// its former life must not let it in when it has lost what that counted on.
-func (n *State) reopenLinks(id placement.Server, all bool) {
-	for _, l := range n.LinksOf(id) {
-		m, _ := n.MemberOf(l, id)
-		if info := n.LinkInfo(l); all || info.InSync.Has(m) {
-			n.renew(&info)
-		}
-	}
-}
-
-// confirm notes that the bricks bear witness of an incarnation: from now on
-// bricks that don't have been set back (R14).
-func (n *State) confirm(c *metapb.Confirm) error {
-	srv, err := n.process(c.Server, c.Incarnation)
-	if err != nil {
-		return err
-	}
-	srv.Confirmed = c.Incarnation
-	n.servers[srv.ID] = srv
-	return nil
-}
-
-// process returns a copy of a server if that process is its latest.
-func (n *State) process(server uint32, incarnation uint64) (*Server, error) {
-	srv, err := n.serverForChange(server)
-	if err == nil && srv.Incarnation != incarnation {
-		return nil, refuse(ErrStale, serverThing(srv.ID), fmt.Sprintf("process %d has followed process %d", srv.Incarnation, incarnation), "")
-	}
-	return srv, err
-}
-
-// reopen is R5: a lapsed lease is a restart.
-func (n *State) reopen(c *metapb.Reopen) error {
-	srv, err := n.process(c.Server, c.Incarnation)
-	if err != nil {
-		return err
-	}
-	if c.Ver != 0 {
-		return n.reopenLink(srv.ID, c)
-	}
-	n.reopenLinks(srv.ID, false)
-	n.event("lease", srv.ID, "server %s has a lease again after it had lapsed", n.label(srv.ID))
-	return nil
-}
-
-// reopenLink is for a member that can't go on under a version, for a reason of
-// its own: R10 settles it, whether it is in sync or about to be.
-func (n *State) reopenLink(server placement.Server, c *metapb.Reopen) error {
-	l, err := n.linkAt(c.Gmap, c.Position, c.Ver)
-	if err != nil {
-		return err
-	}
-	if _, member := n.MemberOf(l.ID, server); !member {
-		return refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("server %s is no member of it", n.label(server)), "")
-	}
-	n.renew(l)
-	return nil
 }
 
 // reconfigure takes members out of links and moves heads: the controller's
@@ -482,8 +234,9 @@ func (n *State) filled(c *metapb.Filled) error {
 	return nil
 }
 
-// forceLink gives a link to a copy that may lack acknowledged writes, because
-// those who have them are gone. They are Blank from then on.
+// forceLink gives a link to a copy that lacks acknowledged writes, because those
+// who have them are gone. They are Blank from then on: who was out may have newer
+// data than this one, of which nobody has marks.
 func (n *State) forceLink(c *metapb.ForceLink) error {
 	l, err := n.linkForChange(c.Gmap, c.Position)
 	if err != nil {
@@ -494,34 +247,52 @@ func (n *State) forceLink(c *metapb.ForceLink) error {
 		return refuse(ErrNotFound, fmt.Sprintf("member %d of %s", c.Member, linkThing(l.ID)), "", "see `petal link list`")
 	}
 	m := placement.Member(c.Member)
-	var has []string
-	for i, id := range servers {
-		if i == int(m) || !l.InSync.Has(placement.Member(i)) {
-			continue
-		}
-		has = append(has, n.label(id))
-		if !slices.Contains(c.Over, uint32(id)) {
-			return refuse(ErrInUse, linkThing(l.ID), fmt.Sprintf("server %s has all its data and may be alive", n.label(id)), "wait until it is taken for dead, or stop it")
-		}
+	lost, err := n.forcible(l, m, c.Over)
+	if err != nil {
+		return err
 	}
-	since := l.Degraded
-	switch {
-	case l.InSync.Has(m):
-		return refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("server %s is in sync", n.label(servers[m])), "nothing needs to be forced: start it, and the link opens")
-	case !c.AcceptLoss:
-		return refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("writes acknowledged since %s are only on %s and would be lost", since.Format("2006-01-02 15:04:05 MST"), strings.Join(has, ", ")),
-			"bring that server back; or, if it is gone for ever, say --accept-loss")
+	if !c.AcceptLoss {
+		return refuse(ErrInvalid, linkThing(l.ID), lost+" would be lost", "bring that server back; or, if it is gone for ever, say --accept-loss")
 	}
-	// Others that were out may have newer data than this one, of which nobody has
-	// marks.
 	l.Blank = placement.MembersOf(len(servers)).Without(m)
 	l.InSync, l.Head = placement.Members(0).With(m), m
 	n.renew(l)
-	who := c.Who
-	if len(who) > maxEventKind {
-		who = who[:maxEventKind]
-	}
-	n.event("loss", servers[m], "%s was forced to server %s by %q: writes acknowledged since %s that only %s had are lost", linkThing(l.ID), n.label(servers[m]), who,
-		since.Format("2006-01-02 15:04:05 MST"), strings.Join(has, ", "))
+	n.event("loss", servers[m], "%s was forced to server %s by %q: %s are lost", linkThing(l.ID), n.label(servers[m]), strings.ToValidUTF8(c.Who[:min(len(c.Who), maxWho)], ""), lost)
 	return nil
+}
+
+// maxWho bounds what an event says of who did it, in bytes.
+const maxWho = 100
+
+// forcible says what would be lost if member m's copy were taken for the truth. It
+// refuses what loses nothing that is not to be had otherwise: over are those that
+// surely serve nothing any more.
+func (n *State) forcible(l *Link, m placement.Member, over []uint32) (lost string, err error) {
+	servers := n.LinkServers(l.ID)
+	alone := l.InSync == placement.Members(0).With(m) && l.Filling.Has(m) // and the one it copied from is gone
+	var has []string
+	for i, id := range servers {
+		if i == int(m) || !alone && !l.InSync.Has(placement.Member(i)) {
+			continue
+		}
+		has = append(has, n.label(id))
+		switch {
+		case slices.Contains(over, uint32(id)):
+		case alone:
+			return "", refuse(ErrInUse, linkThing(l.ID), fmt.Sprintf("server %s may be alive, and have what server %s misses", n.label(id), n.label(servers[m])), "wait until it has caught up, or is taken for dead")
+		default:
+			return "", refuse(ErrInUse, linkThing(l.ID), fmt.Sprintf("server %s has all its data and may be alive", n.label(id)), "wait until it is taken for dead, or stop it")
+		}
+	}
+	since, who := l.Degraded.Format("2006-01-02 15:04:05 MST"), strings.Join(has, ", ")
+	switch {
+	case alone:
+		return fmt.Sprintf("the blocks that it has not copied since %s, which only %s had,", since, who), nil
+	case l.InSync.Has(m):
+		return "", refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("server %s is in sync", n.label(servers[m])), "nothing needs to be forced: start it, and the link opens")
+	case l.Blank.Has(m):
+		return "", refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("what server %s has of it counts as nothing: its brick was replaced or set back, or another copy was taken for the truth", n.label(servers[m])),
+			"force another server's copy, if `petal link list` shows one; else what lies there is lost: restore the disks from a backup into new ones")
+	}
+	return fmt.Sprintf("writes acknowledged since %s that only %s had", since, who), nil
 }

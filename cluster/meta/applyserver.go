@@ -58,13 +58,17 @@ func (n *State) label(id placement.Server) string {
 
 // event adds a line to the cluster's diary.
 func (n *State) event(kind string, server placement.Server, format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	if len(text) > maxEventText {
-		text = strings.ToValidUTF8(text[:maxEventText], "")
-	}
 	n.nextEvent++
-	e := &Event{Number: n.nextEvent, Time: unixMs(n.now), Kind: kind, Server: server, Text: text}
+	e := &Event{Number: n.nextEvent, Time: unixMs(n.now), Kind: kind, Server: server, Text: short(fmt.Sprintf(format, args...))}
 	n.events = append(slices.Clone(n.events[max(0, len(n.events)-MaxEvents+1):]), e)
+}
+
+// short cuts the text of an event.
+func short(text string) string {
+	if len(text) > maxEventText {
+		return strings.ToValidUTF8(text[:maxEventText], "")
+	}
+	return text
 }
 
 // unixMs is the time of a stamp, the zero Time for 0.
@@ -387,6 +391,6 @@ func (n *State) note(c *metapb.Note) error {
 	if len(c.Kind) > maxEventKind || c.Kind == "" || c.Text == "" {
 		return refuse(ErrInvalid, "event", "without a kind or a text", "")
 	}
-	n.event(c.Kind, placement.Server(c.Server), "%s", c.Text)
+	n.eventOnce(c.Kind, placement.Server(c.Server), c.Text)
 	return nil
 }

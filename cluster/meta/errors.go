@@ -24,7 +24,7 @@ const (
 )
 
 // Error says which thing was refused, why, and what to do about it. A refused
-// command changes nothing.
+// command changes nothing but the events: some refusals are written down there.
 type Error struct {
 	Kind   Kind
 	Thing  string // "disk \"data\""

@@ -101,6 +101,7 @@ type Group struct {
 	reads      reads
 	mine       ownLease
 	leader     leadership
+	dead       map[placement.Server]uint64 // processes that were reported to have ended, the last of each server
 	sends      map[placement.Server]*snapshotSend
 	receipt    *snapshotReceipt
 	snapshotID uint64
@@ -115,7 +116,7 @@ func OpenGroup(cfg Config) (*Group, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	g := &Group{cfg: cfg}
+	g := &Group{cfg: cfg, dead: map[placement.Server]uint64{}}
 	if err := g.load(); err != nil {
 		return nil, err
 	}

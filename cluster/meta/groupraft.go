@@ -289,7 +289,7 @@ var errAgain = fmt.Errorf("meta: applied before")
 
 // applyEntryTo returns the state after an entry. Nothing but its arguments
 // decides. p is nil if the entry holds no proposal; err is why it changed
-// nothing.
+// nothing but, perhaps, the events.
 func applyEntryTo(s *State, term, index uint64, data []byte) (n *State, p *metapb.Proposal, err error) {
 	keep := func(s *State) *State {
 		c := *s
@@ -310,6 +310,7 @@ func applyEntryTo(s *State, term, index uint64, data []byte) (n *State, p *metap
 	n, err = apply(s, p.Command)
 	if err != nil {
 		n = s.clone()
+		n.refused(p.Command, err)
 	}
 	if n.servers[placement.Server(p.Origin)] != nil { // one that has left needs no memory
 		n.sessions[placement.Server(p.Origin)] = seen

@@ -70,6 +70,11 @@ func (g *Group) roleChanged() {
 		g.leader = leadership{leading: true, term: term, elected: g.now(),
 			granted: map[placement.Server]time.Duration{}, process: map[placement.Server]uint64{}, ended: map[placement.Server]uint64{}, rounds: map[uint64]*round{},
 			round: g.leader.round, blocked: map[placement.Server]uint64{}, since: map[placement.LinkID]versionSeen{}, processes: map[placement.Server]versionSeen{}}
+		for id, incarnation := range g.dead {
+			if srv := g.view.servers[id]; srv != nil && srv.Incarnation == incarnation {
+				g.leader.ended[id] = incarnation
+			}
+		}
 		g.cfg.Log.Info("leads the cluster", "term", term)
 	case !leads && g.leader.leading:
 		g.leader = leadership{round: g.leader.round}
@@ -178,26 +183,54 @@ func (g *Group) receiveRelease(from placement.Server, m *metapb.Release) {
 	}
 }
 
-// ReportDead tells the leader that a server's process has ended, so that nobody
-// waits for its lease. Only who has seen it end may say so: a supervisor on the
-// same host (R6).
+// ReportDead tells all members that a server's process has ended, so that nobody
+// waits for its lease, nor for its lead. Only who has seen it end may say so: a
+// supervisor on the same host (R6).
 func (g *Group) ReportDead(server placement.Server, incarnation uint64) {
 	g.enter(func() {
 		m := &metapb.Death{Server: uint32(server), Incarnation: incarnation}
-		switch lead := g.leaderID(); lead {
-		case 0:
-		case g.cfg.Self:
-			g.receiveDeath(m)
-		default:
-			g.send(lead, &metapb.Message{Kind: &metapb.Message_Death{Death: m}})
+		for _, v := range g.view.Servers() { // whoever leads next has to know it, too
+			if v.ID != g.cfg.Self && v.ID != server {
+				g.send(v.ID, &metapb.Message{Kind: &metapb.Message_Death{Death: m}})
+			}
 		}
+		g.receiveDeath(m)
 	})
 }
 
 func (g *Group) receiveDeath(m *metapb.Death) {
-	if id := placement.Server(m.Server); g.leads() && g.current(id, m.Incarnation) {
-		g.leader.ended[id] = m.Incarnation
+	id := placement.Server(m.Server)
+	if srv := g.view.servers[id]; srv == nil || m.Incarnation == 0 || srv.Incarnation != m.Incarnation {
+		return
 	}
+	g.dead[id] = m.Incarnation
+	switch {
+	case g.leads():
+		g.leader.ended[id] = m.Incarnation
+	case id == g.leaderID():
+		g.leaderDied(id)
+	}
+}
+
+// leaderDied has this server, which followed it, wait for the leader no longer.
+// The first of the living voters stands for election at once, each further one a
+// little later, in case that those before it do not. Should the leader be alive
+// after all, they hear of it again: an election is never unsafe, only idle.
+func (g *Group) leaderDied(id placement.Server) {
+	g.armElection()
+	g.election.forgot = true
+	g.raft(func() error { return g.rn.ForgetLeader() })
+	if !g.view.conf.Voter(g.cfg.Self) {
+		return
+	}
+	before := 0
+	for _, v := range g.view.conf.Voters {
+		if srv := g.view.servers[v]; v < g.cfg.Self && v != id && srv != nil && srv.Down.IsZero() && g.dead[v] != srv.Incarnation {
+			before++
+		}
+	}
+	g.election.patience = time.Duration(before) * g.cfg.Times.Election / 4
+	g.tickRaft()
 }
 
 // handOver gives the lead to the voter that has most of the log and is alive.

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"fmt"
 	"time"
 
 	"petal/cluster/meta/metapb"
@@ -31,14 +32,16 @@ type ownLease struct {
 	released    bool   // it asks for none any more
 	gaveUp      bool   // because it was told to
 	renewed     time.Duration
-	asked       bool          // renewed is set
-	until       time.Duration // what counts; 0: none
-	end         times.Timer   // of until: a lapse is told at once, not at the next tick
-	granted     time.Duration // until, as far as it was granted; it counts when index is applied
+	asked       bool             // renewed is set
+	lead        placement.Server // who led when askAgain last looked
+	until       time.Duration    // what counts; 0: none
+	end         times.Timer      // of until: a lapse is told at once, not at the next tick
+	granted     time.Duration    // until, as far as it was granted; it counts when index is applied
 	index       uint64
 	lapsed      bool // links need new versions before a lease counts again
 	reopening   bool
 	offset      time.Duration // calendar against clock
+	jumped      time.Duration // when it was last said that they jumped; 0: never
 }
 
 // leaseView is the lease as those know it who were told.
@@ -95,6 +98,7 @@ func (g *Group) tickLease() {
 	if off := g.wallOffset(); (off - l.offset).Abs() > g.cfg.Times.Renewal {
 		// A jump of one clock against the other: one of them has lost time (A.2).
 		g.cfg.Log.Warn("a clock jumped; the lease is dropped", "by", off-l.offset)
+		g.noteJump(off - l.offset)
 		l.offset = off
 		g.dropLease()
 	} else {
@@ -108,6 +112,17 @@ func (g *Group) tickLease() {
 	if !l.asked || g.now()-l.renewed >= g.cfg.Times.Renewal {
 		g.renew()
 	}
+}
+
+// noteJump has a jump of the clock written down, but not each one of a clock that
+// jumps all the time.
+func (g *Group) noteJump(by time.Duration) {
+	l := &g.mine
+	if l.incarnation == 0 || l.jumped != 0 && g.now()-l.jumped < g.cfg.Times.Replace/5 {
+		return
+	}
+	l.jumped = g.now()
+	g.note("clock", fmt.Sprintf("a clock of server %s jumped by %v: it gives up its lease and serves again under the next; see what sets its time", g.view.label(g.cfg.Self), by.Round(time.Millisecond)))
 }
 
 // endLease ends the lease if it is over.

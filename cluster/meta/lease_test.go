@@ -276,27 +276,6 @@ func TestSupersededProcess(t *testing.T) {
 	}
 }
 
-// TestClockJump: when the calendar jumps against the clock, one of them has lost
-// time: the lease is dropped, and the next counts under new versions only.
-func TestClockJump(t *testing.T) {
-	w := clusterWorld(t, 16, 3)
-	w.must(2, diskOf("a", 1, "stripe"))
-	h := w.hosts[2]
-	ver := func() uint64 { return h.applied.Link(h.applied.LinksOf(2)[0]).Ver }
-	before, lapses := ver(), h.lapses
-	h.jump = 200 * time.Millisecond // that much may be a correction
-	w.run(time.Second)
-	if h.lapses != lapses {
-		t.Error("a small correction costs the lease")
-	}
-	h.jump = time.Second
-	w.until(200*time.Millisecond, "the lease is dropped", func() bool { return !h.serving() })
-	w.until(2*time.Second, "there is another", h.serving)
-	if ver() <= before {
-		t.Errorf("version %d, before %d", ver(), before)
-	}
-}
-
 // TestFencing: a head that can't replicate to a member has it fenced, and it is
 // excluded when it has said that it stopped, or when its lease is over.
 func TestFencing(t *testing.T) {

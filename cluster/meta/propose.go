@@ -52,9 +52,24 @@ func (g *Group) propose(cmd *metapb.Command, done func(*State, error)) {
 		cmd.UnixMs = g.unixMs()
 	}
 	g.proposals.next++
-	p := &proposal{number: g.proposals.next, cmd: cmd, done: done, deadline: g.now() + g.cfg.Times.Lease}
+	p := &proposal{number: g.proposals.next, cmd: cmd, done: done, deadline: g.now() + g.patience()}
 	g.proposals.waiting = append(g.proposals.waiting, p)
 	g.trySend(p)
+}
+
+// patience is how long those who ask wait for a majority. With what it takes to
+// look at the clock and to bring the answer, that is Times.Lease.
+func (g *Group) patience() time.Duration { return g.cfg.Times.Lease - 2*g.cfg.Times.Tick }
+
+// note has something written into the events. Nobody waits for it; without a
+// majority it is only in the log.
+func (g *Group) note(kind, text string) {
+	cmd := &metapb.Command{Kind: &metapb.Command_Note{Note: &metapb.Note{Kind: kind, Server: uint32(g.cfg.Self), Text: text}}}
+	g.propose(cmd, func(_ *State, err error) {
+		if err != nil {
+			g.cfg.Log.Info("an event was not written down", "event", text, "error", err)
+		}
+	})
 }
 
 func (g *Group) proposable(cmd *metapb.Command) error {
@@ -212,7 +227,7 @@ func (g *Group) noQuorum() error {
 	for _, id := range g.view.conf.Voters {
 		names = append(names, g.view.label(id))
 	}
-	return refuse(ErrNoQuorum, "server "+g.view.label(g.cfg.Self), fmt.Sprintf("%s for %v; most of the voters %s must be up and in touch", why, g.cfg.Times.Lease, someOf(names)),
+	return refuse(ErrNoQuorum, "server "+g.view.label(g.cfg.Self), fmt.Sprintf("%s for %v; most of the voters %s must be up and in touch", why, g.patience(), someOf(names)),
 		"see `petal cluster status` there; the command may still take effect")
 }
 
@@ -265,7 +280,7 @@ func (g *Group) ReadIndexAsync(done func(*State, error)) {
 		return
 	}
 	g.reads.next++
-	r := &read{number: g.reads.next, done: done, deadline: g.now() + g.cfg.Times.Lease}
+	r := &read{number: g.reads.next, done: done, deadline: g.now() + g.patience()}
 	g.reads.waiting = append(g.reads.waiting, r)
 	g.askIndex(r)
 }
@@ -313,7 +328,8 @@ func (g *Group) askAgain() {
 			g.askIndex(r)
 		}
 	}
-	if !g.mine.asked {
+	if lead := g.leaderID(); !g.mine.asked || lead != g.mine.lead { // it counts none as alive before they have asked
+		g.mine.lead = lead
 		g.renew()
 	}
 	if g.leads() {

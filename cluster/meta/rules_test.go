@@ -1,6 +1,8 @@
 package meta
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -206,4 +208,30 @@ func TestBrickReplacedBeforeItWasConfirmed(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestClockJump: when the calendar jumps against the clock, one of them has lost
+// time: the lease is dropped, and the next counts under new versions only.
+func TestClockJump(t *testing.T) {
+	w := clusterWorld(t, 16, 3)
+	w.must(2, diskOf("a", 1, "stripe"))
+	h := w.hosts[2]
+	ver := func() uint64 { return h.applied.Link(h.applied.LinksOf(2)[0]).Ver }
+	before, lapses := ver(), h.lapses
+	h.jump = 200 * time.Millisecond // that much may be a correction
+	w.run(time.Second)
+	if h.lapses != lapses {
+		t.Error("a small correction costs the lease")
+	}
+	h.jump = time.Second
+	w.until(200*time.Millisecond, "the lease is dropped", func() bool { return !h.serving() })
+	w.until(2*time.Second, "there is another", h.serving)
+	if ver() <= before {
+		t.Errorf("version %d, before %d", ver(), before)
+	}
+	w.until(time.Second, "it is told", func() bool {
+		return slices.ContainsFunc(h.applied.Events(), func(e *Event) bool {
+			return e.Kind == "clock" && e.Server == 2 && strings.Contains(e.Text, "jumped by 800ms")
+		})
+	})
 }
