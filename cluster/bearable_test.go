@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,14 @@ func TestBearable(t *testing.T) {
 		n.opt.AcceptLoss = x.accept
 		if err := n.bearable(&x.rec); (err == nil) != x.ok {
 			t.Errorf("%s: %v", x.name, err)
+		}
+		var given []brick.GivenUp // others have what is lost of the rest
+		if x.accept {
+			m, _ := n.State().MemberOf(alone, 1)
+			given = []brick.GivenUp{{Link: alone, Ver: n.State().Link(alone).Ver, Lacking: placement.MembersOf(2).Without(m)}}
+		}
+		if !slices.Equal(x.rec.GivenUp, given) {
+			t.Errorf("%s: gives up %v, want %v", x.name, x.rec.GivenUp, given)
 		}
 	}
 }

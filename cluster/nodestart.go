@@ -157,7 +157,7 @@ func (n *Node) identify(s *meta.State, cmd *metapb.Start) (id brick.Identity, er
 func (n *Node) brickOptions() brick.Options {
 	b, e := n.opt.Bricks[0], n.env.Bricks[0]
 	o := brick.Options{FS: e.FS, MapFS: e.MapFS, Path: e.Path, Pool: n.pool, Cache: n.cache, JournalBytes: b.Journal, SegmentBytes: b.Segment, CapacityBytes: b.Capacity,
-		AcceptLoss: n.opt.AcceptLoss, HoldPrepared: true, OnLost: n.bearable, OnFail: n.brickFailed, Manual: n.env.Manual, Now: n.brickClock(), Log: n.opt.Log.With("brick", b.Path)}
+		DoneFor: 4 * n.opt.Times.Lease, AcceptLoss: n.opt.AcceptLoss, HoldPrepared: true, OnLost: n.bearable, OnFail: n.brickFailed, Manual: n.env.Manual, Now: n.brickClock(), Log: n.opt.Log.With("brick", b.Path)}
 	if n.opt.brick != nil {
 		n.opt.brick(&o)
 	}
@@ -243,6 +243,7 @@ func (n *Node) openStorage(incarnation uint64, id brick.Identity) (*storage, err
 // back the others, and to serve what those blocks held before would be silent.
 func (n *Node) bearable(rec *brick.Recovery) error {
 	if n.opt.AcceptLoss {
+		rec.GivenUp = n.lone()
 		return nil
 	}
 	alone := 0
@@ -257,6 +258,20 @@ func (n *Node) bearable(rec *brick.Recovery) error {
 	}
 	return &meta.Error{Kind: meta.ErrInvalid, Thing: "the brick's journal", Why: fmt.Sprintf("acknowledged writes have rotted before they came home (records %d to %d), and which blocks they were is not known", rec.Lost[0].From, rec.Lost[len(rec.Lost)-1].To),
 		Advice: "where the disks are mirrored, put an empty directory in the brick's place: it is filled from the others (`petal serve --accept-loss` takes it); else restore them from a backup, or `petal serve --accept-loss` serves what those blocks held before"}
+}
+
+// lone returns the links of which this server alone is in sync: what its brick has
+// lost of them nobody can give back.
+func (n *Node) lone() (links []brick.GivenUp) {
+	s := n.State()
+	for _, id := range s.LinksOf(n.self) {
+		m, _ := s.MemberOf(id, n.self)
+		l, self := s.Link(id), placement.Members(0).With(m)
+		if l.InSync == self {
+			links = append(links, brick.GivenUp{Link: id, Ver: l.Ver, Lacking: placement.MembersOf(len(s.LinkServers(id))) &^ self})
+		}
+	}
+	return links
 }
 
 // destageEvery is how often a Manual node's brick is brought home: what is at

@@ -33,6 +33,7 @@ type Options struct {
 	Readers       int   // default 32: 64 suit NVMe, 8 a hard disk
 	Writers       int   // batches of extent-writes under way, default 3
 
+	DoneFor    time.Duration // how long operations are remembered that took effect (R12), at least the default of 10 s
 	DestageAge time.Duration // how long a committed record may wait, default 2 s
 
 	Cluster [16]byte // expected cluster; zero: any
@@ -55,7 +56,7 @@ type Options struct {
 
 	// Manual runs no goroutine: the owner calls Step. For simulation.
 	Manual bool
-	Now    func() time.Time // default time.Now
+	Now    func() time.Time // must not go back; default: the calendar at the start, and the time since
 
 	// OnCheckpoint is called each time the map has been flushed: the effect of
 	// every record up to that LSN is durable in it, and they may be trimmed from
@@ -86,11 +87,13 @@ func (o *Options) setDefaults() {
 	if o.DestageAge == 0 {
 		o.DestageAge = 2 * time.Second
 	}
+	o.DoneFor = max(o.DoneFor, doneOpsFor)
 	if o.MapFS == nil {
 		o.MapFS = pebblefs.Default
 	}
-	if o.Now == nil {
-		o.Now = time.Now
+	if o.Now == nil { // the calendar may be set back, and nothing would come home until then
+		began := time.Now()
+		o.Now = func() time.Time { return began.Add(time.Since(began)) }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

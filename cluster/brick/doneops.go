@@ -24,6 +24,7 @@ type DoneOp struct {
 type doneOps struct {
 	list  []homeOp // oldest first
 	saved bool     // the map has some
+	keep  time.Duration
 }
 
 type homeOp struct {
@@ -32,8 +33,8 @@ type homeOp struct {
 }
 
 const (
-	// doneOpsFor is how long an operation may be sent again at most: no time that
-	// package times may be set to has commands that are older.
+	// doneOpsFor is how long an operation may be sent again, unless the owner says
+	// that it is longer.
 	doneOpsFor  = 10 * time.Second
 	doneOpsMax  = 1 << 18
 	doneOpBytes = 24
@@ -53,7 +54,7 @@ func (d *doneOps) add(done []*pend, now int64) {
 
 func (d *doneOps) forget(now int64) {
 	n := max(0, len(d.list)-doneOpsMax)
-	for n < len(d.list) && now-d.list[n].at > doneOpsFor.Nanoseconds() {
+	for n < len(d.list) && now-d.list[n].at > d.keep.Nanoseconds() {
 		n++
 	}
 	d.list = d.list[n:]

@@ -1,7 +1,9 @@
 package brick
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	"petal/journal"
 	"petal/placement"
@@ -16,10 +18,11 @@ type bucketID struct {
 // limits are stamps that buckets must not claim to have, nor any after them: of
 // records that were torn or are lost.
 type limits struct {
-	at map[bucketID]placement.Stamp
+	at    map[bucketID]placement.Stamp
+	given map[bucketID]*GivenUp // what is lost of these is given up
 }
 
-func newLimits() *limits { return &limits{map[bucketID]placement.Stamp{}} }
+func newLimits() *limits { return &limits{map[bucketID]placement.Stamp{}, map[bucketID]*GivenUp{}} }
 
 func (x *limits) add(id bucketID, s placement.Stamp) {
 	if s == (placement.Stamp{}) {
@@ -110,10 +113,13 @@ func (b *Brick) lost(applied journal.LSN, ranges []journal.Range, log []logged, 
 	}
 	b.o.Log.Error("acknowledged writes are lost: their records have rotted in the journal", "records", count, "ranges", rec.Lost, "accepted", b.o.AcceptLoss)
 	if b.o.HoldPrepared {
-		rec.LostUnknown = max(0, count-b.findGaps(log, x, rec))
+		rec.LostUnknown = max(0, count-b.findGaps(log, rec))
 		if ask := b.o.OnLost; ask != nil {
-			return ask(rec)
+			if err := ask(rec); err != nil {
+				return err
+			}
 		}
+		b.addGaps(rec, log, x)
 		return nil
 	}
 	if b.o.AcceptLoss {
@@ -125,35 +131,37 @@ func (b *Brick) lost(applied journal.LSN, ranges []journal.Range, log []logged, 
 }
 
 // findGaps finds stamps that lost records must have had: the numbers of a version
-// have no gaps, and the map's last of a bucket has been here. It returns how many
-// that are.
-func (b *Brick) findGaps(log []logged, x *limits, rec *Recovery) (count int) {
+// have no gaps and begin with 1, and the map knows the last of what the journal
+// has no more, and may have been further. It returns how many that are at least.
+func (b *Brick) findGaps(log []logged, rec *Recovery) (count int) {
 	seen := map[bucketID]placement.Stamp{}
 	gap := func(id bucketID, from, to placement.Stamp) {
-		if from.Ver != to.Ver || from.Seq >= to.Seq {
+		first := placement.Stamp{Ver: to.Ver, Seq: 1}
+		if from.Ver == to.Ver {
+			first.Seq = from.Seq + 1
+		}
+		if from.Ver > to.Ver || to.Seq < first.Seq {
 			return
 		}
-		g := Gap{id.link, id.bucket, placement.Stamp{Ver: to.Ver, Seq: from.Seq + 1}, to}
-		rec.Gaps = append(rec.Gaps, g)
-		x.add(id, g.First)
-		count += int(to.Seq - from.Seq)
+		rec.Gaps = append(rec.Gaps, Gap{Link: id.link, Bucket: id.bucket, First: first, Last: to})
+		count += int(to.Seq - first.Seq + 1)
 	}
 	var order []bucketID
 	for i := range log {
 		h := &log[i].head
 		s := h.stamp()
-		if h.Type == typeCut {
-			seen[bucketID{h.Link, h.Bucket}] = s
-			continue
-		}
-		if !h.Type.ordered() || s == (placement.Stamp{}) || log[i].moved {
-			continue
+		if !h.Type.ordered() && h.Type != typeCut || s == (placement.Stamp{}) || log[i].moved || log[i].home && h.Origin != 0 {
+			continue // one that was carried says nothing of those beside its old place
 		}
 		id := bucketID{h.Link, h.Bucket}
 		was, ok := seen[id]
-		if !ok {
+		if l := b.lasts.find(id.link, id.bucket); !ok {
 			order = append(order, id)
-		} else {
+			if l != nil {
+				was = l.Committed
+			}
+		}
+		if h.Type != typeCut {
 			gap(id, was, placement.Stamp{Ver: s.Ver, Seq: s.Seq - 1})
 		}
 		seen[id] = s
@@ -164,4 +172,77 @@ func (b *Brick) findGaps(log []logged, x *limits, rec *Recovery) (count int) {
 		}
 	}
 	return count
+}
+
+// addGaps limits the buckets that have gaps. In those of which the lost records are
+// given up that is not before the first of the records in doubt behind the last
+// one that all other members lack.
+func (b *Brick) addGaps(rec *Recovery, log []logged, x *limits) {
+	links := map[LinkID]*GivenUp{}
+	for i := range rec.GivenUp {
+		links[rec.GivenUp[i].Link] = &rec.GivenUp[i]
+	}
+	for _, g := range rec.Gaps {
+		if id := (bucketID{g.Link, g.Bucket}); links[g.Link] == nil {
+			x.add(id, g.First)
+		} else {
+			x.given[id] = links[g.Link]
+		}
+	}
+	if rec.LostUnknown > 0 {
+		for i := range rec.GivenUp {
+			for _, l := range b.lasts.buckets(rec.GivenUp[i].Link) {
+				x.given[bucketID{l.link, l.bucket}] = &rec.GivenUp[i]
+			}
+		}
+		for i := range log {
+			if h := &log[i].head; h.Type.ordered() && links[h.Link] != nil {
+				x.given[bucketID{h.Link, h.Bucket}] = links[h.Link]
+			}
+		}
+	}
+	own := map[bucketID]placement.Stamp{} // the last that all others lack
+	for i := range log {
+		h := &log[i].head
+		id := bucketID{h.Link, h.Bucket}
+		if g := x.given[id]; g != nil && log[i].undecided() && h.Excluded&g.Lacking == g.Lacking && own[id].Before(h.stamp()) {
+			own[id] = h.stamp()
+		}
+	}
+	for i := range log {
+		h := &log[i].head
+		if id := (bucketID{h.Link, h.Bucket}); x.given[id] != nil && log[i].undecided() && own[id].Before(h.stamp()) {
+			x.add(id, h.stamp())
+		}
+	}
+}
+
+// undecided reports whether the record is in doubt.
+func (r *logged) undecided() bool {
+	return r.head.Type.ordered() && r.head.stamp() != (placement.Stamp{}) && !r.void && !r.committed && !r.home
+}
+
+// give makes what is left of the buckets of which the lost records are given up
+// count as committed.
+func (x *limits) give(log []logged) {
+	for i := range log {
+		if h := &log[i].head; x.given[bucketID{h.Link, h.Bucket}] != nil && log[i].undecided() {
+			log[i].committed = true
+		}
+	}
+}
+
+// closeGaps has the lasts, and the next life, know of it.
+func (b *Brick) closeGaps(x *limits) {
+	var all []head
+	for id, g := range x.given {
+		all = append(all, head{Type: typeCut, Link: id.link, Bucket: id.bucket, Ver: g.Ver, Seq: 1})
+	}
+	slices.SortFunc(all, func(x, y head) int {
+		return cmp.Or(cmp.Compare(x.Link.GMap, y.Link.GMap), cmp.Compare(x.Link.Position, y.Link.Position), cmp.Compare(x.Bucket, y.Bucket))
+	})
+	for i := range all {
+		b.takeEffect(&all[i])
+		b.appendMark(all[i], func(error) {})
+	}
 }

@@ -63,6 +63,7 @@ func (t *trouble) background(err error) {
 	space := errors.Is(err, syscall.ENOSPC)
 	if !space && !pebble.IsCorruptionError(err) {
 		t.fail(fmt.Errorf("brick: map: %w", err), false)
+		time.Sleep(troublePause) // it tries again all the same
 		return
 	}
 	t.mu.Lock()

@@ -325,50 +325,6 @@ func TestDiscard(t *testing.T) {
 	check("after a flush")
 }
 
-// TestLostStamps: of records whose heads have rotted, the stamps are told by
-// their neighbours where there are any; what lies behind is not claimed.
-func TestLostStamps(t *testing.T) {
-	for _, c := range []struct {
-		rotten      []int // of six records: three each of two buckets, in turn
-		gaps        []Gap
-		unknown     int
-		prepared    int
-		durableZero uint64 // seq that bucket 0 claims
-	}{
-		{[]int{2}, []Gap{{memberLink, 0, placement.Stamp{Ver: 1, Seq: 2}, placement.Stamp{Ver: 1, Seq: 2}}}, 0, 4, 1},
-		{[]int{0}, nil, 1, 5, 3}, // nothing of that bucket before it
-		{[]int{2, 4}, nil, 2, 4, 1},
-	} {
-		g := startMember(t, 3)
-		var at []int64
-		for i := range 6 {
-			o := g.put(t, placement.Key{Family: 1, Node: 1, Chunk: placement.Chunk(i % 2)}, 1<<i, placement.Stamp{Ver: 1, Seq: uint64(i/2 + 1)}, false)
-			at = append(at, int64(o.r.Position.Block-1)*placement.BlockSize) // the header of its group
-		}
-		g.crash()
-		g.b.pmap.close()
-		for _, i := range c.rotten {
-			if err := g.crashed.mem.Damage("journal/000000.seg", at[i]+17, func(p []byte) { p[0]++ }, 1); err != nil {
-				t.Fatal(err)
-			}
-		}
-		g.b = nil
-		if err := g.reopen(hold); err != nil {
-			t.Fatal(err)
-		}
-		rec := g.recovery
-		for i := range c.gaps {
-			c.gaps[i].Bucket += placement.BucketOf(1, 0)
-		}
-		if !slices.Equal(rec.Gaps, c.gaps) || rec.LostUnknown != c.unknown || len(rec.Prepared) != c.prepared {
-			t.Errorf("rotten %v: gaps %v, unknown %d, %d prepared", c.rotten, rec.Gaps, rec.LostUnknown, len(rec.Prepared))
-		}
-		if l := g.last(placement.BucketOf(1, 0)); l.Durable.Seq != c.durableZero {
-			t.Errorf("rotten %v: claims %+v", c.rotten, l)
-		}
-	}
-}
-
 // TestRepair: a block that has rotted, at home or in the journal, is readable
 // again after a repair, for good; a repair with other content does nothing.
 func TestRepair(t *testing.T) {

@@ -86,6 +86,7 @@ func (g *memberRig) restart() error {
 	if err := g.reopen(hold); err != nil {
 		return err
 	}
+	g.rewind()
 	g.stats.torn += g.recovery.Torn
 	prepared, err := g.survivors()
 	if err != nil {

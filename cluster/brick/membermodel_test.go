@@ -23,6 +23,7 @@ type memberRig struct {
 	seq   map[placement.Bucket]uint64 // of the newest record
 	drops map[placement.Member]uint64 // marks of lower versions are dropped
 	maybe map[placement.Member]uint64 // or may be
+	kept  map[placement.Member]uint64 // drops, when the power went
 	next  uint64                      // content
 	nodes placement.Node
 	stats memberStats
@@ -64,6 +65,7 @@ func newMemberRig(seed uint64) *memberRig {
 		for _, o := range g.ops {
 			o.acked, o.abortAcked = o.done, o.aborted
 		}
+		g.kept = maps.Clone(g.drops)
 	}
 	g.after = func() { g.mu.Unlock() }
 	return g
@@ -282,6 +284,21 @@ func (g *memberRig) local(typ headType) error {
 	return err
 }
 
+// rewind takes back what the test's goroutine was told after the power had gone, in
+// one of Pebble's goroutines: it may have been within a device call of its own,
+// which then came too late for the disk that is left.
+func (g *memberRig) rewind() {
+	g.drops = g.kept
+	for _, o := range g.ops {
+		if !o.typ.ordered() {
+			o.done = o.acked
+		}
+		if o.aborted && !o.abortAcked {
+			o.aborted, o.gone = false, false
+		}
+	}
+}
+
 // seen reports whether an op shows.
 func (o *memberOp) seen() bool {
 	if o.gone || o.typ.ordered() && !o.committed {
@@ -477,7 +494,9 @@ func (g *memberRig) dropMarks() {
 	ver := g.ver
 	g.b.DropMarks(memberLink, m, ver, func(err error) {
 		if err == nil {
+			g.mu.Lock()
 			g.drops[m] = max(g.drops[m], ver)
+			g.mu.Unlock()
 		}
 	})
 }

@@ -29,6 +29,14 @@ type Recovery struct {
 	Lost        []LostRange
 	Gaps        []Gap
 	LostUnknown int
+	// GivenUp is for OnLost to fill in. In other links what is in doubt behind a gap
+	// is undone, since the others have it and bring it again with what is lost. In
+	// these it counts as committed, up to the last record of its bucket that all
+	// others lack: for those this member has acknowledged alone. And no record that
+	// another member may have is its bucket's last from then on, (Ver, 1) is, so that
+	// whoever is let in copies all of the bucket. If there are unknown ones, that
+	// holds for all buckets.
+	GivenUp []GivenUp
 	// Rotten are records of which the head is left but not the data: reads of
 	// their blocks are medium errors until something else is written there, or
 	// they are repaired. Oldest first.
@@ -65,6 +73,14 @@ type Gap struct {
 	First, Last placement.Stamp
 }
 
+// GivenUp names a link of which only this member had the lost records, so that
+// nobody can bring them back.
+type GivenUp struct {
+	Link    LinkID
+	Ver     uint64            // of the link now: above that of all its records
+	Lacking placement.Members // the link's other members
+}
+
 // LostRange are the records From..To of the journal.
 type LostRange struct{ From, To journal.LSN }
 
@@ -79,6 +95,7 @@ func Open(o Options) (*Brick, *Recovery, error) {
 	b := &Brick{o: o, stop: make(chan struct{}), rotLog: rate.Sometimes{First: 10, Interval: time.Second}, usage: map[placement.Family]int64{}}
 	b.destager.kick = make(chan struct{}, 1)
 	b.destager.flushAt = o.Now()
+	b.doneOps.keep = o.DoneFor
 	b.reads.init()
 	b.writes.init()
 	b.pending.init()
@@ -90,7 +107,9 @@ func Open(o Options) (*Brick, *Recovery, error) {
 		return nil, nil, err
 	}
 	rec.Took = time.Since(began)
-	b.pmap.trouble.notify(b.fail)
+	if !o.Manual { // the next StepFlushMap tells: no goroutine calls the owner
+		b.pmap.trouble.notify(b.fail)
+	}
 	b.start()
 	return b, rec, nil
 }

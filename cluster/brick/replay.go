@@ -44,8 +44,8 @@ type logged struct {
 //	  record covers matches its CRC,
 //	  or the disk refuses to read it
 //	..., else                           no: torn, it was never acknowledged
-//	in doubt, behind a torn or lost     no: nobody was told of it (R3)
-//	  one of its bucket
+//	in doubt, behind a torn or lost     no: nobody was told of it (R3), or others
+//	  one of its bucket                    have it (but see Recovery.GivenUp)
 //	missing, marks, fill, repair        yes: they are in force once durable
 //
 // Torn ones and those behind them are then named in abort records. Their extents
@@ -86,6 +86,7 @@ func (b *Brick) replay(applied journal.LSN, jr *journal.Recovery, rec *Recovery)
 		cut := b.cutOrder(log, found, limits)
 		torn, more = append(torn, cut...), len(cut) > len(found)
 	}
+	limits.give(log)
 	for l := applied + 1; l <= jr.Last; l++ {
 		*b.order.at(l) = doneMark
 	}
@@ -99,6 +100,7 @@ func (b *Brick) replay(applied journal.LSN, jr *journal.Recovery, rec *Recovery)
 	if err := b.abortAll(torn); err != nil {
 		return err
 	}
+	b.closeGaps(limits)
 	return b.alloc.restore()
 }
 

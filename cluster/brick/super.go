@@ -62,10 +62,13 @@ type Identity struct {
 type LinkID = placement.LinkID
 
 // LinkMark is the second witness of a link's configuration (R14): the highest
-// version under which this brick took part in it, and whether it was alone.
+// version under which this brick took part in it, and whether it was alone. Of a
+// link of two members also the version up to which there may be records that do
+// not name the other one, though it is out of sync now (R8); 0: any.
 type LinkMark struct {
 	Ver  uint64
 	Solo bool
+	Both uint32
 }
 
 // Router says which brick of a server holds which bucket. Every brick of the
@@ -128,11 +131,12 @@ func (s *Super) encode() []byte {
 		b = le.AppendUint32(b, id.GMap)
 		b = le.AppendUint32(b, id.Position)
 		b = le.AppendUint64(b, s.Links[id].Ver)
-		solo := uint64(0)
+		solo := uint32(0)
 		if s.Links[id].Solo {
 			solo = 1
 		}
-		b = le.AppendUint64(b, solo)
+		b = le.AppendUint32(b, solo)
+		b = le.AppendUint32(b, s.Links[id].Both)
 	}
 	b = le.AppendUint64(b, s.Router.Version)
 	b = le.AppendUint32(b, uint32(len(s.Router.Bricks)))
@@ -214,7 +218,7 @@ func (s *Super) parseTables(b []byte) error {
 		if p == nil {
 			return short
 		}
-		s.Links[LinkID{GMap: le.Uint32(p), Position: le.Uint32(p[4:])}] = LinkMark{le.Uint64(p[8:]), p[16] == 1}
+		s.Links[LinkID{GMap: le.Uint32(p), Position: le.Uint32(p[4:])}] = LinkMark{le.Uint64(p[8:]), p[16] == 1, le.Uint32(p[20:])}
 	}
 	p := take(8)
 	if !ok || p == nil {

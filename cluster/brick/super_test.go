@@ -14,7 +14,7 @@ import (
 
 func testSuper() *Super {
 	s := &Super{Identity: testID, Sequence: 9, Incarnation: 4, Links: map[LinkID]LinkMark{
-		{GMap: 1, Position: 2}: {77, true}, {GMap: 1, Position: 1}: {5, false}, {GMap: 3}: {1 << 60, true}}}
+		{GMap: 1, Position: 2}: {77, true, 5}, {GMap: 1, Position: 1}: {5, false, 5}, {GMap: 3}: {1 << 60, true, 0}}}
 	s.Router = Router{Version: 6, Bricks: [][16]byte{{2}, {8}}, Table: make([]uint16, placement.Buckets)}
 	s.Router.Table[17] = 1
 	return s
@@ -207,7 +207,7 @@ func TestSuperIsKept(t *testing.T) {
 	b := openNew(t, o)
 	if err := b.UpdateSuper(func(s *Super) error {
 		s.Incarnation = 7
-		s.Links[LinkID{GMap: 1, Position: 2}] = LinkMark{Ver: 3, Solo: true}
+		s.Links[LinkID{GMap: 1, Position: 2}] = LinkMark{Ver: 3, Solo: true, Both: 2}
 		return nil
 	}); err != nil {
 		t.Fatal(err)
@@ -218,7 +218,7 @@ func TestSuperIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if b.Super().Incarnation != 7 || b.Super().Links[LinkID{GMap: 1, Position: 2}] != (LinkMark{3, true}) || rec.SuperCopies != superCopies {
+	if b.Super().Incarnation != 7 || b.Super().Links[LinkID{GMap: 1, Position: 2}] != (LinkMark{3, true, 2}) || rec.SuperCopies != superCopies {
 		t.Errorf("%+v, super %+v", rec, b.Super())
 	}
 }

@@ -33,7 +33,7 @@ func (m *Machine) uncut() { m.each(func(_ placement.Bucket, b *bucket) { b.cut =
 // rejoin asks the head to be let in, and tells it how far this member is. Without
 // a lease it does not ask: it would be excluded again at once, and what it needs to
 // get one (R5) comes after that. When it has one, it asks. Whose brick has failed
-// has nothing to ask for.
+// has nothing to ask for until that is mended.
 func (m *Machine) rejoin() {
 	m.session++
 	m.whole = false
@@ -41,6 +41,15 @@ func (m *Machine) rejoin() {
 		return
 	}
 	m.sendList(m.cfg.Head, Msg{Kind: MsgRejoin, Session: m.session}, m.lasts())
+}
+
+// mended lets a member ask again whose brick has failed it, once it is out: what it
+// did not take then it will be told with the cut.
+func (m *Machine) mended() {
+	if m.state == Out && m.failed {
+		m.failed = false
+		m.rejoin()
+	}
 }
 
 // receiveCut takes a part of what this member lacks of a bucket: while it is

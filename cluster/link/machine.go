@@ -76,7 +76,7 @@ type Machine struct {
 	discarding int    // EffectDiscard under way
 	storing    int    // Cuts whose last part is being stored
 	dropping   int    // EffectDropMarks under way
-	failed     bool   // the brick failed a record: never in sync again in this life
+	failed     bool   // the brick failed a record: not in sync again before EventMended
 
 	open    opening
 	join    joining           // head: whom it lets in
@@ -210,6 +210,8 @@ func (m *Machine) Step(ev *Event, now time.Duration) []Effect {
 	case EventDropped:
 		m.dropping--
 		m.settle(now)
+	case EventMended:
+		m.mended()
 	case EventTick:
 		m.tick(now)
 	default:

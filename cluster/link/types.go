@@ -94,13 +94,14 @@ const (
 	EventCutSent   // EffectSendCut to Member of Bucket is done: its last part is under way in the ordered connection
 	EventCutStored // EffectSealCut of Bucket is durable
 	EventDropped   // an EffectDropMarks is durable
+	EventMended    // the brick, which has failed a record for want of space, has some again
 	EventTick      // time has passed; see Machine.TickIn
 )
 
 var eventNames = [...]string{
 	EventConfig: "config", EventLease: "lease", EventFence: "fence", EventUp: "up", EventDown: "down",
 	EventAppended: "appended", EventDurable: "durable", EventMessage: "message", EventMarked: "marked",
-	EventDiscarded: "discarded", EventWitnessed: "witnessed", EventCutSent: "cut-sent", EventCutStored: "cut-stored", EventDropped: "dropped", EventTick: "tick",
+	EventDiscarded: "discarded", EventWitnessed: "witnessed", EventCutSent: "cut-sent", EventCutStored: "cut-stored", EventDropped: "dropped", EventMended: "mended", EventTick: "tick",
 }
 
 func (k EventKind) String() string { return name(eventNames[:], uint8(k), "event") }

@@ -83,6 +83,31 @@ func (s *Server) apply(v *view) {
 	}
 	s.retryAhead()
 	s.retryBarriers()
+	s.leave(v)
+}
+
+// leave lets go of links that are no more. One of which something is under way
+// still is left for the next time.
+func (s *Server) leave(v *view) {
+	for _, l := range s.all() {
+		if slices.ContainsFunc(v.links, func(x linkView) bool { return x.id == l.id }) {
+			continue
+		}
+		l.lock()
+		over := l.used == 0 && len(l.barriers) == 0
+		if over {
+			l.close()
+		}
+		l.unlock()
+		if !over {
+			continue
+		}
+		s.mu.Lock()
+		delete(s.seats, l.id)
+		s.order = slices.DeleteFunc(slices.Clone(s.order), func(x *seat) bool { return x == l })
+		s.mu.Unlock()
+		s.c.Store.Discard(l.id, func(placement.Bucket) bool { return false }, nil, func(error) {})
+	}
 }
 
 // sit makes the seat of a link that is new, and returns it. s.mu is held.
@@ -158,6 +183,7 @@ func (l *seat) configured(v *linkView, index uint64) {
 		l.ver, l.since = v.config.Ver, l.s.now()
 		l.avail = [placement.MaxCopies]space{}
 		l.dropFetches()
+		l.pulls.hope()
 	}
 	l.blank, l.filling = v.blank, v.filling
 	l.step(&link.Event{Kind: link.EventConfig, Config: v.config, Index: index})

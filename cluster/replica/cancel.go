@@ -52,7 +52,7 @@ func (l *seat) cancel(id placement.OpID, done func(wire.Status, placement.Server
 	if l.past.did(id) {
 		return wire.OK, false
 	}
-	l.s.refused.add(id, now, resultsFor)
+	l.s.refused.add(id, now, l.past.keep())
 	l.stir() // if it waits, it is told
 	return wire.Canceled, false
 }

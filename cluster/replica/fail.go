@@ -36,6 +36,24 @@ func (l *seat) fail(err error) {
 	l.step(&link.Event{Kind: link.EventDurable, Failed: true})
 }
 
+// crowded gives up the link because there is no space for a record. The others go
+// on without this member, and it comes back when there is. The mutex is held.
+func (l *seat) crowded() {
+	l.full = true
+	l.s.load.avail.Store(0) // until it is looked at again
+	l.s.c.Log.Error("a link is left: there is no space for its records", "link", l.id)
+	l.step(&link.Event{Kind: link.EventDurable, Failed: true})
+}
+
+// lookForSpace comes back if there is. The mutex is held.
+func (l *seat) lookForSpace() {
+	if l.full && !l.broken && l.m.State() == link.Out && l.s.load.avail.Load() >= comeBackBytes {
+		l.full = false
+		l.s.c.Log.Info("a link is asked for again: there is space", "link", l.id)
+		l.step(&link.Event{Kind: link.EventMended})
+	}
+}
+
 // lookAtDisk notices the end of a disk of which no record has told: the link has
 // been idle, or only read. The mutex is held.
 func (l *seat) lookAtDisk() {

@@ -157,3 +157,88 @@ func TestBlankCatchesUp(t *testing.T) {
 	w.healed()
 	w.same()
 }
+
+// crowded is a brick with room for no record, when the test says so.
+type crowded struct {
+	spy
+	avail uint64
+}
+
+func (d *crowded) Append(r *brick.Record) error {
+	if d.avail == 0 {
+		return syscall.ENOSPC
+	}
+	return d.spy.Append(r)
+}
+
+func (d *crowded) Space() (used, avail, total uint64) { return 0, d.avail, 1 << 40 }
+
+// TestNoSpaceAtAMember: a member that finds no space for a record leaves the link,
+// says why, and comes back when there is space. Meanwhile the other goes on.
+func TestNoSpaceAtAMember(t *testing.T) {
+	w := newWorld(t, 9, 2, placement.Mirror)
+	w.opened()
+	c := w.chunkOf(0, 0)
+	n := w.nodes[1]
+	n.stop(true)
+	var d *crowded
+	n.startOn(func(s spy) Store { d = &crowded{s, 1 << 40}; return d })
+	w.healed()
+	told := func() bool {
+		return slices.ContainsFunc(w.asked, func(p Proposal) bool { return p.Kind == Complain && w.links[0].servers[p.Member] == n.id })
+	}
+	d.avail = 0
+	x := w.write(w.nodes[0], c, 0, pattern(1, 4096))
+	w.until("it complains of itself", time.Second, told)
+	w.exclude(n.id)
+	w.ok(x)
+	w.ok(w.write(w.nodes[0], c, 4096, pattern(2, 4096)))
+	w.run(5 * time.Second)
+	if st := n.status(link10); !st.Full || w.link(link10).config.InSync.Len() != 1 {
+		t.Errorf("with no space: %+v", st)
+	}
+	d.avail = comeBackBytes - 1
+	w.run(5 * time.Second)
+	if w.link(link10).config.InSync.Len() != 1 {
+		t.Error("it comes back before there is enough")
+	}
+	d.avail = comeBackBytes
+	w.healed()
+	if st := n.status(link10); st.Full {
+		t.Errorf("in sync: %+v", st)
+	}
+	w.same()
+}
+
+func (d *crowded) AppendFill(r *brick.Record) error {
+	if d.avail == 0 {
+		return syscall.ENOSPC
+	}
+	return d.spy.AppendFill(r)
+}
+
+// TestNoSpaceToFill: a member that finds no space for what it copies says so, stays,
+// and goes on when there is some.
+func TestNoSpaceToFill(t *testing.T) {
+	w := newWorld(t, 9, 2, placement.Mirror)
+	w.opened()
+	c := w.chunkOf(0, 0)
+	n := w.nodes[1]
+	n.stop(true)
+	w.exclude(n.id)
+	w.opened()
+	w.ok(w.write(w.nodes[0], c, 0, pattern(1, 65536)))
+	var d *crowded
+	n.startOn(func(s spy) Store { d = &crowded{s, 0}; return d })
+	w.until("it is in sync", 10*time.Second, func() bool { return w.link(link10).config.InSync.Len() == 2 })
+	w.run(5 * time.Second)
+	if st := n.status(link10); !st.Full || st.Missing != 16 {
+		t.Errorf("with no space: %+v", st)
+	}
+	d.avail = 1
+	w.healed()
+	if st := n.status(link10); st.Full || st.Missing != 0 {
+		t.Errorf("with space: %+v", st)
+	}
+	w.same()
+}

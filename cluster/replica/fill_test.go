@@ -50,7 +50,7 @@ func TestLateFillCountsForNothing(t *testing.T) {
 	m := brick.Mark{Key: placement.Key{Family: testFamily, Node: testNode, Chunk: c}, Bucket: placement.BucketOf(testFamily, c), Mask: 1}
 	for _, ver := range []uint64{l.ver - 1, l.ver} {
 		l.pulls.flying, l.pulls.failed = 1, 0
-		l.pulls.got(m, &fetch{l: l, key: m.Key, mask: 1, status: wire.OK, zeros: 1}, ver)
+		l.pulls.got(m, &fetch{l: l, key: m.Key, mask: 1, status: wire.OK, zeros: 1}, ver, 0, true)
 		if taken := l.pulls.flying > 0; taken != (ver == l.ver) {
 			t.Errorf("asked for under version %d, at %d: taken: %t", ver, l.ver, taken)
 		}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"petal/cluster/brick"
+	"petal/cluster/times"
 	"petal/placement"
 )
 
@@ -30,6 +31,8 @@ type history struct {
 	ops   map[placement.OpID]uint64 // position, of the entries up to known; nil: nobody asked lately
 	known uint64
 
+	least time.Duration // of keep, by the cluster's times
+
 	told map[placement.OpID]time.Duration // until when they count: what others had committed before this member was let in
 }
 
@@ -55,8 +58,9 @@ const (
 	// second on one link.
 	historyLimit = 1 << 20
 
-	// resultsFor is how long operations are remembered at least, if there is room:
-	// no coordinator sends one again after that (R13).
+	// resultsFor is how long operations are remembered at least, if there is room,
+	// and longer if the cluster's times are: no coordinator sends one again after
+	// that (R13).
 	resultsFor = 10 * time.Second
 
 	// opsMax is how many of a bucket's latest operations a member is told of that
@@ -64,10 +68,14 @@ const (
 	opsMax = 4096
 )
 
-func (h *history) init() {
+func (h *history) init(t times.Times) {
+	h.least = 4 * t.Lease // no coordinator has commands older than two leases, and no head admits one later than another
 	h.last = make([]uint64, placement.Buckets)
 	h.floor = make([]placement.Stamp, placement.Buckets)
 }
+
+// keep is how long operations are remembered.
+func (h *history) keep() time.Duration { return max(resultsFor, h.least) }
 
 func (h *history) at(pos uint64) *past { return &h.ring[pos&uint64(len(h.ring)-1)] }
 
@@ -94,7 +102,7 @@ func (h *history) put(p past) {
 // for the sake of memory until there is very much of it.
 func (h *history) room(now time.Duration) {
 	n := len(h.ring)
-	if n == historyLimit || n >= historyMax && now-h.at(h.first).at > resultsFor {
+	if n == historyLimit || n >= historyMax && now-h.at(h.first).at > h.keep() {
 		h.forget()
 		return
 	}
@@ -161,7 +169,7 @@ func (h *history) lately(b placement.Bucket, now time.Duration, f func(placement
 	n := 0
 	for at := h.last[b]; at > h.first && n < opsMax; n++ {
 		e := h.at(at - 1)
-		if e.at != 0 && now-e.at > resultsFor {
+		if e.at != 0 && now-e.at > h.keep() {
 			return
 		}
 		f(e.op)
@@ -184,5 +192,5 @@ func (h *history) tell(id placement.OpID, now time.Duration) {
 			return
 		}
 	}
-	h.told[id] = now + resultsFor
+	h.told[id] = now + h.keep()
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"petal/cluster/brick"
+	"petal/cluster/times"
 	"petal/placement"
 )
 
@@ -32,7 +33,7 @@ func TestHistoryTwin(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 20 {
 		var h history
-		h.init()
+		h.init(times.Default())
 		twin := remembered{floor: map[placement.Bucket]placement.Stamp{}}
 		const buckets = 3
 		var last [buckets]placement.Stamp
@@ -90,7 +91,7 @@ func TestHistoryKeepsWhatMayComeAgain(t *testing.T) {
 	id := func(i int) placement.OpID { return placement.OpID{Coordinator: 1, Number: uint64(i)} }
 	fill := func(n int, between time.Duration) *history {
 		h := &history{}
-		h.init()
+		h.init(times.Default())
 		for i := range n {
 			h.add(&brick.Record{Bucket: 1, Ver: 1, Seq: uint64(i + 1), Op: id(i)}, time.Hour+time.Duration(i)*between)
 		}
@@ -105,8 +106,16 @@ func TestHistoryKeepsWhatMayComeAgain(t *testing.T) {
 	if h := fill(historyMax+1, time.Second); len(h.ring) > historyMax || h.did(id(0)) || !h.did(id(historyMax)) {
 		t.Errorf("%d are kept, though they are old", len(h.ring))
 	}
+	slow := &history{} // a cluster whose commands live for 20 s
+	slow.init(times.Default().Scale(5))
+	for i := range historyMax + 1 {
+		slow.add(&brick.Record{Bucket: 1, Ver: 1, Seq: uint64(i + 1), Op: id(i)}, time.Hour+time.Duration(i)*25*time.Second/historyMax)
+	}
+	if !slow.did(id(0)) {
+		t.Error("an operation that may come again is forgotten")
+	}
 	h := &history{}
-	h.init()
+	h.init(times.Default())
 	h.tell(id(1), time.Hour)
 	for i := range historyMax {
 		h.tell(id(2+i), time.Hour+resultsFor-1)

@@ -30,6 +30,7 @@ type loader struct {
 	head bool              // this server was head then
 	lack placement.Mask    // still to be had from elsewhere
 	left placement.Members // who has not been asked yet
+	mute bool              // somebody who was asked has not said
 	got  [placement.BlocksPerChunk]block
 }
 
@@ -171,6 +172,7 @@ func (x *loader) fetch() {
 	x.left = x.left.Without(m)
 	t.l.fetch(m, t.op.Key, x.lack, false, func(f *fetch) {
 		x.lack &^= f.keep(&x.got)
+		x.mute = x.mute || f.status != wire.OK
 		if f.status != wire.NotReady {
 			x.fetch()
 			return
@@ -188,11 +190,13 @@ func (x *loader) fetch() {
 	})
 }
 
-// short ends a read some of whose blocks can't be had. Bad ones are said to be
-// so only if everyone that may have them has been asked.
+// short ends a read some of whose blocks can't be had. They are said to be bad
+// only if everyone that may have them has said that it has not: those in sync,
+// and of what is missing here also those out of sync, unless what they have has
+// been given up.
 func (x *loader) short() {
 	t := x.t
-	if t.l.away() || x.rd.Missing&x.lack != 0 {
+	if x.mute || t.l.away() || x.rd.Missing&x.lack != 0 && t.l.mayReturn() {
 		t.refuse(wire.NotReady)
 		return
 	}
@@ -231,7 +235,7 @@ func (x *loader) forget() {
 			x.got[i] = block{}
 		}
 	}
-	x.lack, x.left = 0, 0
+	x.lack, x.left, x.mute = 0, 0, false
 }
 
 // still reports whether what was read may be used. A gate that is open under the

@@ -101,6 +101,10 @@ func (x *tombstones) has(id placement.OpID) bool {
 // never runs out in the middle of a record.
 const shortBytes = 64 << 20
 
+// comeBackBytes is how much space there is before a member asks to be let in again
+// that had none for a record.
+const comeBackBytes = 2 * shortBytes
+
 // meterSpace looks how much space is left. Heads learn it from acknowledgements;
 // but one that has heard of too little sends nothing that would be acknowledged,
 // so while it is little, and for a while after, they are told without being asked.

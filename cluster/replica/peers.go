@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"syscall"
+
 	"petal/cluster/brick"
 	"petal/cluster/link"
 	"petal/cluster/wire"
@@ -44,10 +46,12 @@ func (l *seat) peer(m placement.Member, up bool) {
 	if up {
 		ev.Kind = link.EventUp
 		l.peers = l.peers.With(m)
+		l.pulls.hope()
 	}
 	l.step(&ev)
 	if !up {
 		l.failFetches(m)
+		l.trust.again()
 	}
 	l.pulls.wake()
 }
@@ -70,6 +74,20 @@ func (l *seat) away() bool {
 	l.lock()
 	defer l.unlock()
 	return l.m.Config().InSync.Without(l.self)&^l.peers != 0
+}
+
+// mayReturn reports whether a member that is out of sync may bring back what is
+// missing here: none may of which it is agreed that what it has is worth nothing
+// (R14), as when the operator has accepted the loss.
+func (l *seat) mayReturn() bool {
+	l.lock()
+	defer l.unlock()
+	return l.awaited() != 0
+}
+
+// awaited are the members that may. The mutex is held.
+func (l *seat) awaited() placement.Members {
+	return placement.MembersOf(len(l.servers)) &^ l.m.Config().InSync &^ l.blank
 }
 
 // Receive takes a message of another server, of the kinds of the classes
@@ -196,7 +214,11 @@ func (l *seat) take(from placement.Member, m *wire.Message, msg *link.Msg) {
 	t.users.Store(2)
 	if err := s.c.Store.Append(r); err != nil {
 		t.recycle()
-		l.fail(err)
+		if err == syscall.ENOSPC {
+			l.crowded()
+		} else {
+			l.fail(err)
+		}
 		return
 	}
 	t.ref = l.enter(t)

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"syscall"
 	"time"
 
 	"petal/cluster/brick"
@@ -21,10 +22,16 @@ type puller struct {
 	flying  int
 	listing bool
 	asleep  bool   // a timer will wake it
+	full    bool   // there is no space for it
 	copied  uint64 // blocks, since the last rejoin
 	left    uint64
 	rate    rateMeter
-	failed  int // of the present pass: marks that nobody could give
+	failed  int           // of the present pass: marks for which not everybody has answered
+	gone    uint64        // of the present pass: blocks that all in sync say they have not
+	lost    uint64        // the same of the last pass
+	lostIn  uint64        // version of that
+	retry   time.Duration // how long to wait if a pass brings nothing
+	rest    time.Duration // until then nothing is asked for
 
 	sealed    []placement.Bucket // cuts that the machine is to hear of: see unseal
 	unsealing bool               // a timer will try again
@@ -34,6 +41,7 @@ const (
 	pullWindow = 8   // chunks in flight
 	pullBatch  = 256 // marks listed at a time
 	pullRetry  = 500 * time.Millisecond
+	pullIdle   = 30 * time.Second // at most between two passes that bring nothing
 )
 
 func (p *puller) init(l *seat) { p.l = l }
@@ -42,8 +50,11 @@ func (p *puller) init(l *seat) { p.l = l }
 func (p *puller) wake() {
 	l := p.l
 	if l.m.State() != link.Open || !l.filling.Has(l.self) && l.s.c.Store.MissingCount(l.id) == 0 {
-		p.list, p.next = nil, brick.Mark{}
+		p.list, p.next, p.full = nil, brick.Mark{}, false
 		return
+	}
+	if now := l.s.now(); now < p.rest && !p.asleep {
+		p.sleep(min(pullRetry, p.rest-now))
 	}
 	for p.flying < pullWindow && !p.asleep {
 		if len(p.list) == 0 {
@@ -55,12 +66,12 @@ func (p *puller) wake() {
 			return // a peer that comes up wakes it
 		}
 		if wait := l.s.fill.take(l.s.now(), chunkBytes(p.list[0].Mask)); wait > 0 {
-			p.sleep(wait)
+			p.sleep(min(wait, pullRetry)) // the rate may be changed
 			return
 		}
 		m := p.list[0]
 		p.list = p.list[1:]
-		p.pull(m, sources)
+		p.pull(m, sources, sources|l.m.Config().InSync.Without(l.self) == sources)
 	}
 }
 
@@ -84,17 +95,48 @@ func (p *puller) more() {
 			p.wake()
 		case from != (brick.Mark{}): // once more from the beginning
 			p.next = brick.Mark{}
-			if p.failed > 0 {
-				p.failed = 0
-				p.sleep(pullRetry)
-			} else {
-				p.wake()
-			}
+			p.passed()
 		default:
 			p.done()
 		}
 		l.unlock()
 	})
+}
+
+// passed ends a pass over all that is missing. What nobody could give is asked for
+// again, ever less often if all have said that they have it not. The mutex is held.
+func (p *puller) passed() {
+	p.lost, p.lostIn = p.gone, p.l.ver
+	switch {
+	case p.failed > 0:
+		p.retry = pullRetry
+	case p.gone > 0:
+		p.retry = min(pullIdle, max(pullRetry, 2*p.retry))
+	default:
+		p.retry = 0
+	}
+	if p.failed, p.gone = 0, 0; p.retry > 0 {
+		p.rest = p.l.s.now() + p.retry
+	}
+	p.wake()
+}
+
+// hope has it asked for again soon: there is somebody new to ask. The mutex is held.
+func (p *puller) hope() { p.retry, p.rest = 0, 0 }
+
+// unrecoverable returns how many of the blocks missing here nobody has any more.
+// The mutex is held.
+func (p *puller) unrecoverable(missing uint64) uint64 {
+	l := p.l
+	switch {
+	case l.m.State() != link.Open || l.awaited() != 0:
+		return 0
+	case l.m.Config().InSync.Len() == 1:
+		return missing
+	case p.lostIn == l.ver:
+		return min(p.lost, missing)
+	}
+	return 0
 }
 
 // done proposes that this member is filled. It comes back until that shows.
@@ -125,8 +167,9 @@ func (p *puller) sleep(d time.Duration) {
 	})
 }
 
-// pull copies one chunk's missing blocks. The mutex is held.
-func (p *puller) pull(m brick.Mark, sources placement.Members) {
+// pull copies one chunk's missing blocks: what one source has not, the next is
+// asked for; heard says whether all before have answered. The mutex is held.
+func (p *puller) pull(m brick.Mark, sources placement.Members, heard bool) {
 	p.flying++
 	l := p.l
 	head := l.m.Config().Head
@@ -135,41 +178,45 @@ func (p *puller) pull(m brick.Mark, sources placement.Members) {
 		from = head // no other member is less likely to miss it, too
 	}
 	ver := l.ver
-	l.ask(&fetch{l: l, to: from, key: m.Key, mask: m.Mask, bare: true, done: func(f *fetch) {
-		if f.status != wire.OK || f.bad != 0 {
-			if rest := sources.Without(from); rest != 0 && f.status != wire.NotReady {
-				l.lock()
-				p.flying--
-				p.pull(m, rest)
-				l.unlock()
-				return
-			}
-		}
-		p.got(m, f, ver)
-	}})
+	l.ask(&fetch{l: l, to: from, key: m.Key, mask: m.Mask, bare: true, done: func(f *fetch) { p.got(m, f, ver, sources.Without(from), heard && f.status == wire.OK) }})
 }
 
-// got appends what was fetched. It counts only under the ver under which it was
-// asked for: a later cut may have made blocks missing again.
-func (p *puller) got(m brick.Mark, f *fetch, ver uint64) {
+// got appends what was fetched, and asks who is left for the rest. It counts only
+// under the ver under which it was asked for: a later cut may have made blocks
+// missing again.
+func (p *puller) got(m brick.Mark, f *fetch, ver uint64, left placement.Members, heard bool) {
 	l := p.l
 	l.lock()
+	defer l.unlock()
 	p.flying--
-	if f.status != wire.OK || ver != l.ver || l.m.State() != link.Open {
+	current := ver == l.ver && l.m.State() == link.Open
+	switch {
+	case current && f.status == wire.OK:
+		there := f.data | f.zeros
+		if m.Mask&^f.bad != 0 {
+			p.retry = 0
+		}
+		p.fill(m, brick.Write, f.data, f)
+		p.fill(m, brick.Zero, f.zeros, f)
+		p.fill(m, brick.Absent, m.Mask&^there&^f.bad, f)
+		m.Mask = f.bad
+		switch {
+		case m.Mask == 0:
+		case left != 0:
+			p.pull(m, left, heard)
+		default:
+			if heard {
+				p.gone += uint64(blocks(m.Mask))
+			} else {
+				p.failed++
+			}
+		}
+	case current && f.status != wire.NotReady && left != 0:
+		p.pull(m, left, heard)
+	default:
 		p.failed++
-		p.wake()
-		l.unlock()
-		return
 	}
-	if f.bad != 0 {
-		p.failed++
-	}
-	there := f.data | f.zeros
-	p.fill(m, brick.Write, f.data, f)
-	p.fill(m, brick.Zero, f.zeros, f)
-	p.fill(m, brick.Absent, m.Mask&^there&^f.bad, f)
 	p.wake()
-	l.unlock()
 }
 
 // fill appends blocks of one kind. The mutex is held.
@@ -191,6 +238,7 @@ func (p *puller) fill(m brick.Mark, kind brick.Kind, mask placement.Mask, f *fet
 		l.call(func() {
 			p.flying--
 			if err == nil {
+				p.full = false
 				p.copied += uint64(blocks(mask))
 				p.left -= min(p.left, uint64(blocks(mask)))
 				p.rate.add(l.s.now(), uint64(blocks(mask))*placement.BlockSize)
@@ -201,6 +249,7 @@ func (p *puller) fill(m brick.Mark, kind brick.Kind, mask placement.Mask, f *fet
 	if err := l.s.c.Store.AppendFill(r); err != nil {
 		p.flying--
 		p.failed++
+		p.full = err == syscall.ENOSPC
 		if r.Buf != nil {
 			r.Buf.Release()
 		}

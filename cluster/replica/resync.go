@@ -48,12 +48,15 @@ func (l *seat) void(tail []link.Record) {
 }
 
 // sendCut sends what a member lacks of a bucket (R9): its marks, and what it has
-// lost of the records that it once had; everything, if that is not known or the
-// member has nothing of worth. Nothing of the bucket is in flight, and nothing is
+// lost of the records that it once had; everything, if that is not known, nor the
+// marks can be trusted to be all, or the member has nothing of worth. Nothing of the bucket is in flight, and nothing is
 // admitted until the machine hears that it is sent.
 func (l *seat) sendCut(e link.Effect) {
 	var marks []brick.Mark
 	known := !e.All
+	if till, ok := l.known(&e); e.All && ok {
+		known, e.Till = true, till
+	}
 	if known && e.Prev.Before(e.Till) {
 		known = l.past.since(e.Bucket, e.Prev, e.Till, func(p *past) {
 			marks = append(marks, brick.Mark{Key: p.key, Bucket: p.bucket, Mask: p.mask})
@@ -97,7 +100,7 @@ func (l *seat) gather(e *link.Effect, marks []brick.Mark, how extent) {
 		l.s.c.Log.Warn("a member can't be let in before it is known what it has", "link", l.id, "bucket", e.Bucket, "member", e.Member)
 		return // the join will be given up
 	}
-	if err == nil && l.handOver(e) && l.sendKeep(e, keep) && l.sendMarks(e, marks, how != some) {
+	if err == nil && l.noteJoin(e.Ver) && l.handOver(e) && l.sendKeep(e, keep) && l.sendMarks(e, marks, how != some) {
 		l.post(link.Event{Kind: link.EventCutSent, Member: e.Member, Bucket: e.Bucket, Session: e.Session})
 	}
 }

@@ -55,15 +55,17 @@ type seat struct {
 	fetches    []*fetch
 	tag        uint64 // of the last fetch
 	pulls      puller
-	repairs    int                               // under way
-	tail       []link.Record                     // to be discarded after the present step
-	cutMarks   []brick.Mark                      // of the message in hand
-	asked      time.Duration                     // when the head was asked last to send its records again
+	repairs    int           // under way
+	tail       []link.Record // to be discarded after the present step
+	cutMarks   []brick.Mark  // of the message in hand
+	asked      time.Duration // when the head was asked last to send its records again
+	trust      trust
 	keep       map[placement.Bucket][]brick.Mark // what a cut that is about to come leaves as it is
 
 	now    time.Duration // of the present step
 	closed bool          // nothing is decided any more
 	broken bool          // the disk has failed
+	full   bool          // the link was left for want of space
 
 	tickAt time.Duration // when tick comes; 0: never
 	tick   times.Timer
@@ -106,8 +108,9 @@ func newSeat(s *Server, v *linkView) *seat {
 	for m, server := range v.servers {
 		l.paces[m] = s.pace(server)
 	}
-	l.past.init()
+	l.past.init(s.c.Times)
 	l.pulls.init(l)
+	l.trust.init(l)
 	return l
 }
 
@@ -293,23 +296,12 @@ func (l *seat) arm(now time.Duration) {
 		if l.tickAt == at && !l.closed {
 			l.tickAt = 0
 			l.lookAtDisk()
+			l.lookForSpace()
 			l.step(&link.Event{Kind: link.EventTick})
 			l.stirred = true
 			l.later = append(l.later, l.s.meterSpace)
 		}
 		l.unlock()
-	})
-}
-
-// witness writes down in the brick's superblock under which ver this server has
-// served (R14), so that a set-back disk or state is noticed.
-func (l *seat) witness(ver uint64, solo bool) {
-	l.later = append(l.later, func() {
-		if err := l.s.witness(l.id, ver, solo); err != nil {
-			l.s.c.Log.Error("cannot note the link's version", "link", l.id, "ver", ver, "error", err)
-			return
-		}
-		l.post(link.Event{Kind: link.EventWitnessed, Ver: ver})
 	})
 }
 

@@ -26,6 +26,7 @@ type Store interface {
 	Flush(func(error))
 	Space() (used, avail, total uint64)
 	Failed() error
+	Super() *brick.Super
 	UpdateSuper(func(*brick.Super) error) error
 
 	Lasts(placement.LinkID, func(placement.Bucket, brick.Last))
@@ -149,13 +150,17 @@ type LinkStatus struct {
 	Serving bool // open under Ver and, as far as is known, leased
 	State   string
 
-	InFlight int           // operations that are not committed
-	Marks    uint64        // blocks that members which are out will lack, counted here
-	Missing  uint64        // blocks that are missing here
-	Copied   uint64        // blocks copied to here since the last rejoin
-	Rate     uint64        // bytes per second of the copying at present
-	Joining  int           // 1 while this head lets a member in again (R9), else -1
-	Since    time.Duration // of Ver, on the Clock
+	InFlight int    // operations that are not committed
+	Marks    uint64 // blocks that members which are out will lack, counted here
+	Missing  uint64 // blocks that are missing here
+	// Unrecoverable are those of Missing that no member has any more, as far as all
+	// have been asked: reading one is a medium error, writing it mends it.
+	Unrecoverable uint64
+	Copied        uint64        // blocks copied to here since the last rejoin
+	Rate          uint64        // bytes per second of the copying at present
+	Full          bool          // left, or not copied to, for want of space here
+	Joining       int           // 1 while this head lets a member in again (R9), else -1
+	Since         time.Duration // of Ver, on the Clock
 }
 
 func (c *Config) setDefaults() {

@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"petal/cluster/brick"
 	"petal/cluster/link"
 	"petal/cluster/wire"
 	"petal/placement"
@@ -24,7 +23,7 @@ func (l *seat) status0() LinkStatus {
 	st := LinkStatus{
 		Link: l.id, Members: l.servers, Self: l.self, Config: l.m.Config(), Filling: l.filling,
 		Serving: l.mayServe(now, false) == wire.OK, State: l.m.State().String(), InFlight: l.used,
-		Missing: l.pulls.left, Copied: l.pulls.copied, Rate: l.pulls.rate.last, Joining: -1, Since: l.since,
+		Missing: l.pulls.left, Copied: l.pulls.copied, Rate: l.pulls.rate.last, Joining: -1, Since: l.since, Full: l.full || l.pulls.full,
 	}
 	if l.m.Joining() {
 		st.Joining = 1
@@ -37,6 +36,7 @@ func (l *seat) status0() LinkStatus {
 	if l.m.State() != link.Open || !l.filling.Has(l.self) {
 		st.Missing = uint64(max(0, l.s.c.Store.MissingCount(l.id)))
 	}
+	st.Unrecoverable = l.pulls.unrecoverable(st.Missing)
 	return st
 }
 
@@ -92,17 +92,4 @@ func (s *Server) Prefetch(key placement.Key) {
 	if d := s.view.Load().disk(key); d != nil && d.seat(placement.BucketOf(key.Family, key.Chunk)) != nil {
 		s.c.Store.Prefetch(key.Family, d.lineage, key.Chunk)
 	}
-}
-
-// witness notes a link's version in the brick's superblock (R14).
-func (s *Server) witness(id placement.LinkID, ver uint64, solo bool) error {
-	if s.c.Witness != nil {
-		return s.c.Witness(id, ver, solo)
-	}
-	return s.c.Store.UpdateSuper(func(x *brick.Super) error {
-		if x.Links[id].Ver <= ver { // two may be on their way, in any order
-			x.Links[id] = brick.LinkMark{Ver: ver, Solo: solo}
-		}
-		return nil
-	})
 }

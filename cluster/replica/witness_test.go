@@ -32,7 +32,8 @@ func TestWitnessedBeforeServed(t *testing.T) {
 	want := func(ver uint64, solo bool) {
 		t.Helper()
 		w.opened()
-		if got := n.brick.Super().Links[link10]; got != (brick.LinkMark{Ver: ver, Solo: solo}) {
+		both := uint32(min(ver, 2))
+		if got := n.brick.Super().Links[link10]; got != (brick.LinkMark{Ver: ver, Solo: solo, Both: both}) {
 			t.Errorf("serves under version %d, and its superblock says %+v", ver, got)
 		}
 	}
@@ -45,7 +46,7 @@ func TestWitnessedBeforeServed(t *testing.T) {
 	want(3, true)
 	n.stop(true)
 	n.start() // a new process: a new version
-	if got := n.brick.Super().Links[link10]; got != (brick.LinkMark{Ver: 3, Solo: true}) {
+	if got := n.brick.Super().Links[link10]; got != (brick.LinkMark{Ver: 3, Solo: true, Both: 2}) {
 		t.Errorf("after a crash: %+v", got)
 	}
 	want(4, true)

@@ -400,7 +400,7 @@ func (n *node) stop(power bool) {
 
 // state is what is agreed, for one server.
 func (w *world) state(self placement.Server) *view {
-	v := &view{index: w.index, disks: map[diskKey]*diskView{}, families: map[placement.Family]uint32{testFamily: 1}, gmaps: map[uint32]*placement.GMap{1: w.gmap}}
+	v := &view{index: w.index, disks: map[diskKey]*diskView{}, families: map[placement.Family]uint32{testFamily: w.gmap.ID}, gmaps: map[uint32]*placement.GMap{w.gmap.ID: w.gmap}}
 	for k, d := range w.disks {
 		x := *d
 		v.disks[k] = &x
