@@ -57,7 +57,7 @@ func (n *Node) begin(ctx context.Context) error {
 	id := &identity{Cluster: hexID(n.State().ClusterID()), Server: n.self}
 	a, err := n.authority()
 	if errors.Is(err, meta.ErrNotFound) {
-		if a, err = pki.NewAuthority(id.Cluster, n.env.Wall()); err != nil {
+		if a, err = pki.NewAuthority(id.Cluster); err != nil {
 			return err
 		}
 		a.Life = n.opt.CertificateLife

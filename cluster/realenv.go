@@ -113,12 +113,9 @@ type tcp struct {
 	own *pki.Identity // nil: plain
 }
 
-// A certificate's age is looked at when it is due, and at least so often; if
-// renewal fails, it is tried again soon.
-const (
-	renewEvery = 24 * time.Hour
-	renewRetry = time.Minute
-)
+// renewEvery is how often a certificate's age is looked at: the calendar may be
+// set at any moment, and one that was issued by a wrong one is of no use.
+const renewEvery = time.Minute
 
 // renew gives this server a new certificate when the old one is due: whoever can
 // open the authority's key may issue its own. It counts from the next connection
@@ -129,17 +126,17 @@ func (n *Node) renew() {
 	if !ok || t.own == nil || n.ctx.Err() != nil {
 		return
 	}
-	next := t.own.Due().Sub(n.env.Wall())
+	next := min(t.own.Due(n.env.Wall()), renewEvery)
 	if next <= 0 {
+		next = renewEvery
 		if err := n.renewNow(t.own); err != nil {
 			n.opt.Log.Error("this server's certificate could not be renewed", "until", t.own.NotAfter(), "error", err)
-			next = renewRetry
 		} else {
 			n.opt.Log.Info("certificate renewed", "until", t.own.NotAfter())
-			next = t.own.Due().Sub(n.env.Wall())
+			next = min(t.own.Due(n.env.Wall()), renewEvery)
 		}
 	}
-	n.env.Clock.AfterFunc(min(next, renewEvery)+time.Second, n.renew)
+	n.env.Clock.AfterFunc(next+time.Second, n.renew)
 }
 
 func (n *Node) renewNow(own *pki.Identity) error {

@@ -107,7 +107,7 @@ func impostor(t *testing.T, one *Peers, config *tls.Config, g greeting) (greetin
 func TestImpostors(t *testing.T) {
 	f := newFleet(t, false)
 	one, _, r1, r2 := f.pair()
-	other, err := pki.NewAuthority(clusterID, time.Now())
+	other, err := pki.NewAuthority(clusterID)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,7 +117,7 @@ type fleet struct {
 }
 
 func newFleet(t testing.TB, plain bool) *fleet {
-	a, err := pki.NewAuthority(clusterID, time.Now())
+	a, err := pki.NewAuthority(clusterID)
 	if err != nil {
 		t.Fatal(err)
 	}

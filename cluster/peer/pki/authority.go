@@ -17,11 +17,19 @@ import (
 	"petal/placement"
 )
 
-// How long certificates last. Clocks may be wrong by a day: certificates begin
-// that much earlier.
+// The authority's certificate holds at any time: a cluster that is made while the
+// calendar is wrong, as on a machine that has lost its battery, must not be one
+// that nobody believes when it is right. The end is what RFC 5280 section 4.1.2.5
+// has for certificates without one.
+var (
+	authorityBegin = time.Unix(0, 0)
+	authorityEnd   = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+)
+
+// How long servers' certificates last. Clocks may be wrong by a day: certificates
+// begin that much earlier.
 const (
-	authorityLife = 20 * 365 * 24 * time.Hour
-	clockError    = 24 * time.Hour
+	clockError = 24 * time.Hour
 	// ServerLife is how long servers' certificates last, unless Authority.Life
 	// says otherwise. They are due when a third of it is left: time enough to
 	// notice that renewal fails.
@@ -36,14 +44,14 @@ type Authority struct {
 }
 
 // NewAuthority makes the authority of a cluster, with a new key.
-func NewAuthority(cluster [16]byte, now time.Time) (*Authority, error) {
+func NewAuthority(cluster [16]byte) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	template := &x509.Certificate{
 		Subject: pkix.Name{CommonName: "petal cluster"}, URIs: []*url.URL{Name{Cluster: cluster}.url()},
-		NotBefore: now.Add(-clockError), NotAfter: now.Add(authorityLife),
+		NotBefore: authorityBegin, NotAfter: authorityEnd,
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	cert, err := sign(template, template, &key.PublicKey, key)

@@ -3,11 +3,12 @@
 // no others. It knows no network and no host names: a certificate says which
 // server of which cluster its holder is, wherever it may be reached.
 //
-//	authority   CN "petal cluster", URI petal://CLUSTER          20 years
+//	authority   CN "petal cluster", URI petal://CLUSTER          without an end
 //	     |      key: with whoever may sign, sealed in the agreed state
 //	     v
 //	server      URI petal://CLUSTER/server/7                      1 year,
-//	            key: in its directory, never leaves it            renewed after 8 months
+//	            key: in its directory, never leaves it            renewed after 8 months,
+//	                                                              or if it has not begun
 //
 // Keys are ECDSA P-256. Servers do not check revocation lists: who is no longer a
 // member is refused by package peer, which knows the members.

@@ -84,11 +84,16 @@ func (id *Identity) Authority() *x509.Certificate { return id.authority }
 // NotAfter is when the certificate ends.
 func (id *Identity) NotAfter() time.Time { return id.current.Load().Leaf.NotAfter }
 
-// Due is when it is time to renew the certificate: when a third of its life is
-// left.
-func (id *Identity) Due() time.Time {
+// Due is how long it is, at a time, until the certificate should be renewed: until
+// a third of its life is left. It is 0 or less if that is now: also if the
+// certificate has not begun, because the calendar was ahead when it was issued. It
+// would be refused, and be due for renewal perhaps in years.
+func (id *Identity) Due(now time.Time) time.Duration {
 	leaf := id.current.Load().Leaf
-	return leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore.Add(clockError)) / 3)
+	if now.Before(leaf.NotBefore) {
+		return 0
+	}
+	return leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore.Add(clockError)) / 3).Sub(now)
 }
 
 // Renew takes over key and certificate of newer, which has to be of the same

@@ -24,7 +24,7 @@ import (
 var cluster = [16]byte{0xab, 1, 2}
 
 func authority(t testing.TB, cluster [16]byte) *Authority {
-	a, err := NewAuthority(cluster, time.Now())
+	a, err := NewAuthority(cluster)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +275,7 @@ func TestRenew(t *testing.T) {
 	now := time.Now()
 	one := issue(t, a, 1, now.Add(-ServerLife+48*time.Hour))
 	two := issue(t, a, 2, now)
-	due := func(id *Identity, at time.Time) bool { return !id.Due().After(at) }
+	due := func(id *Identity, at time.Time) bool { return id.Due(at) <= 0 }
 	if !due(one, now) || due(two, now) || due(two, now.Add(ServerLife/2)) || !due(two, now.Add(ServerLife*3/4)) {
 		t.Error("due at the wrong time")
 	}
@@ -353,5 +353,34 @@ func TestNames(t *testing.T) {
 	}
 	if _, err := NameOf(nil); !errors.Is(err, ErrName) {
 		t.Error("no certificate")
+	}
+}
+
+// TestWrongClock: what was issued while the calendar was years away, either way, is
+// renewed as soon as it is right; and the authority of a cluster that was made then
+// is believed.
+func TestWrongClock(t *testing.T) {
+	now := time.Now()
+	a := authority(t, cluster)
+	two := issue(t, a, 2, now)
+	for _, wrong := range []time.Time{now.AddDate(3, 0, 0), now.Add(2 * clockError), time.Unix(0, 0), now.AddDate(-3, 0, 0)} {
+		one := issue(t, a, 1, wrong)
+		if one.Due(wrong) <= 0 {
+			t.Errorf("issued at %v: due at once", wrong)
+		}
+		if err, _ := handshake(two.ClientConfig(protocol, one.Name()), one.ServerConfig(protocol, open)); err == nil {
+			t.Errorf("issued at %v: still believed", wrong)
+		}
+		if due := one.Due(now); due > 0 {
+			t.Errorf("issued at %v: refused, and renewed in %v", wrong, due)
+		}
+	}
+	if one := issue(t, a, 1, now.Add(clockError/2)); one.Due(now) <= 0 {
+		t.Error("half a day ahead is believed, and due at once")
+	}
+	for _, at := range []time.Time{time.Unix(0, 0).Add(time.Hour), now.AddDate(100, 0, 0)} {
+		if at.Before(a.Cert.NotBefore) || at.After(a.Cert.NotAfter) {
+			t.Errorf("the authority does not hold at %v", at)
+		}
 	}
 }
