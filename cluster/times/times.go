@@ -81,6 +81,7 @@ func (t Times) Check() error {
 		{t.Election >= 4*t.Heartbeat, "election >= 4 x heartbeat", "one lost heartbeat must not end a term"},
 		{t.Admission < t.Lease, "admission < lease", "a lease with less than the admission window left admits nothing"},
 		{t.Command > t.Guard+t.Admission/2, "command > guard + admission / 2", "a command must live through a failover"},
+		{t.Command/2 <= t.Lease, "command <= 2 x lease", "all servers agree on the lease alone, and must remember what they have done for as long as any of the others may send it again"},
 		{t.Replace > 4*t.Guard, "replace > 4 x guard", "a server that restarts must not lose its vote"},
 	} {
 		if !r.holds {

@@ -7,7 +7,7 @@ import (
 )
 
 func TestDefaultHoldsAtEveryScale(t *testing.T) {
-	for _, f := range []float64{0.1, 0.5, 1, 2, 7.5, 100} {
+	for _, f := range []float64{0.1, 0.37, 0.5, 1, 1.25, 2, 7.5, 100} {
 		if err := Default().Scale(f).Check(); err != nil {
 			t.Errorf("scale %v: %v", f, err)
 		}
@@ -32,6 +32,7 @@ func TestCheckNamesTheRule(t *testing.T) {
 		{func(t *Times) { t.Election = t.Heartbeat }, "election >="},
 		{func(t *Times) { t.Admission = t.Lease }, "admission <"},
 		{func(t *Times) { t.Command = t.Guard }, "command >"},
+		{func(t *Times) { t.Command = 2*t.Lease + time.Millisecond }, "command <="},
 		{func(t *Times) { t.Replace = t.Guard }, "replace >"},
 		{func(t *Times) { t.Tick = 0 }, "not positive"},
 	} {
