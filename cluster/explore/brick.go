@@ -20,6 +20,7 @@ type brick struct {
 	index   [maxWrites]indexed // by write
 	missing uint8              // blocks; as reads see it
 	missed  uint8              // durable
+	both    uint8              // of two members: records up to this version may not name the other, durable
 	marks   [maxMembers]uint8  // blocks that a member lacks, durable (but for what recs say)
 	past    [maxBlocks]past    // per bucket: its committed records (but for those in recs)
 }

@@ -46,11 +46,12 @@ const (
 	Bereft                  // 1 and 2 were excluded, head 0 has made all writes but the last; 1 was let in, and misses them; 0 was excluded, and is down; 2 is back
 	Unheard                 // the same, but 2 had write 0, and has not heard that it was committed
 	Outlived                // the head was excluded with write 0 in its tail and has come back; of the others, which made write 1, 2 was out between, and is alone
+	Marked                  // the last member was excluded while head 0 made write 0, was let in, copied that, and made write 1 while 0 was out; 0 was let in, and misses that; the other was excluded and has come back
 	Remembered              // as Unheard, but 1 fell out later than 2, which it remembers to have nothing, and earlier than 2 made write 0
 )
 
 // Broken is a set of rules that live outside the machine, to break on purpose.
-type Broken uint16
+type Broken uint32
 
 const (
 	ExcludeLeased   Broken = 1 << iota // raft excludes before the lease is over (M2)
@@ -65,6 +66,8 @@ const (
 	TrustTail                          // a cut trusts the member to have all that is not marked
 	ForgetCommits                      // a head that cuts a bucket does not note what it has committed
 	NoHandover                         // marks for others are not handed on with a cut
+	KeepMarks                          // marks are not dropped when their member is in sync, nor by who falls out
+	ForgetJoin                         // who lets another in does not note that records do not name it any more
 	NoHistory                          // who does not know what a member has tells it to give up its tail
 )
 

@@ -95,6 +95,9 @@ func (c *codec) server(s *server, k *Case) {
 		c.u8(&s.fetch.block, &s.fetch.val, &s.fetch.ver)
 	}
 	d := &s.disk
+	if k.Members == 2 {
+		c.u8(&d.both, &s.trust.both, &s.trust.session)
+	}
 	c.u8(&d.nrecs, &d.ntodo, &d.missing, &d.missed)
 	for i := range d.recs[:d.nrecs] {
 		r := &d.recs[i]

@@ -92,10 +92,14 @@ func (s *state) disconnect(a, b int) {
 	w.q[a][b], w.q[b][a] = queue{}, queue{}
 	for _, e := range [2][2]int{{a, b}, {b, a}} {
 		if w.srv[e[0]].up {
+			w.srv[e[0]].again()
 			s.step(e[0], &link.Event{Kind: link.EventDown, Member: placement.Member(e[1])}, 0)
 		}
 	}
 }
+
+// again forgets an attempt to let the other in.
+func (v *server) again() { v.trust.both, v.trust.session = v.disk.both, 0 }
 
 // crash loses what is volatile. What the server sent may still arrive.
 func (s *state) crash(x int, rot bool) {
@@ -107,6 +111,7 @@ func (s *state) crash(x int, rot bool) {
 		w.rotten = uint8(x) + 1
 	}
 	*v = server{raft: v.raft, disk: v.disk}
+	v.again()
 	s.m[x] = s.machine(x)
 	for y := range s.k.Members {
 		if y == x || w.net[pairOf(x, y)] == netDown {

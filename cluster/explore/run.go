@@ -49,6 +49,10 @@ func (s *state) step(x int, ev *link.Event, now time.Duration) {
 	for i := range fx {
 		switch fx[i].Kind {
 		case link.EffectWitness:
+			if v := &s.w.srv[x]; !fx[i].Solo {
+				v.disk.both = uint8(fx[i].Ver)
+				v.again()
+			}
 			s.step(x, &link.Event{Kind: link.EventWitnessed, Ver: fx[i].Ver}, now)
 		case link.EffectDropMarks:
 			if !s.w.srv[x].disk.dropping(&fx[i]) {
@@ -107,7 +111,7 @@ func (s *state) effect(x int, e *link.Effect) {
 // drop forgets marks, at once if there are none.
 func (s *state) drop(x int, e *link.Effect) {
 	d := &s.w.srv[x].disk
-	if d.lacks(e.Member) != 0 || d.next(rest) >= 0 {
+	if s.k.Broken&KeepMarks == 0 && d.lacks(e.Member) != 0 || d.next(rest) >= 0 {
 		d.later(todo{kind: todoDrop, stamp: stamp{ver: uint8(e.Ver)}, members: placement.Members(0).With(e.Member)})
 	}
 }
@@ -219,13 +223,19 @@ func (s *state) gather(x int, e *link.Effect) {
 	d := &s.w.srv[x].disk
 	b, prev := uint8(e.Bucket), small(e.Prev)
 	g := gathered{on: true, to: uint8(e.Member), ver: uint8(e.Ver), session: uint8(e.Session), stamp: small(e.Stamp), common: small(e.Common), marks: d.lacks(e.Member)}
-	till := small(e.Till)
+	till, all := small(e.Till), e.All
 	if e.All && s.k.Broken&NoHistory == 0 {
 		h := d.history(b)
 		g.common = h.common(prev)
+		if t := s.trusted(x, g.session); t != 0 {
+			till, all = h.common(stamp{t, 255}), false
+		}
+	}
+	if s.k.Broken&ForgetJoin == 0 {
+		d.both = max(d.both, g.ver)
 	}
 	if s.k.Broken&TrustTail == 0 {
-		if e.All || prev.before(till) && prev.before(d.floor[b]) {
+		if all || prev.before(till) && prev.before(d.floor[b]) {
 			g.marks |= s.k.inBucket(b) &^ d.missing
 		}
 		for i := range s.k.Writes {
@@ -239,6 +249,20 @@ func (s *state) gather(x int, e *link.Effect) {
 	if s.k.Broken&ForgetCommits == 0 && d.last[b].before(g.stamp) {
 		d.last[b] = g.stamp
 	}
+}
+
+// trusted is the version up to which records may not name the other of two, who is
+// let in; 0 if that is not known.
+func (s *state) trusted(x int, session uint8) uint8 {
+	v := &s.w.srv[x]
+	if s.k.Members != 2 {
+		return 0
+	}
+	if v.trust.session != session {
+		v.again()
+		v.trust.session = session
+	}
+	return v.trust.both
 }
 
 // handed are the marks that go with a Cut: of a bucket, for the others that are
@@ -282,7 +306,9 @@ func (s *state) sync(x int, c class) {
 		d.marks[t.members.First()] |= t.blocks
 		return
 	case todoDrop:
-		d.dropMarks(t.members.First(), t.stamp.ver)
+		if s.k.Broken&KeepMarks == 0 {
+			d.dropMarks(t.members.First(), t.stamp.ver)
+		}
 		ev.Kind = link.EventDropped
 	case todoVoid:
 		for i := range d.recs[:d.nrecs] {

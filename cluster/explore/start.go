@@ -38,6 +38,8 @@ func (s *state) begin() {
 		}
 	case Tailed:
 		s.tail()
+	case Marked:
+		s.marked()
 	case Lonely:
 		s.desert()
 		s.comeBack(1)
@@ -143,6 +145,31 @@ func (s *state) degrade() {
 	s.do(move{kind: mvRestart, a: x})
 	s.w.srv[x].leased = true
 	s.step(int(x), &link.Event{Kind: link.EventLease, Until: forever, Index: uint64(s.w.nlog)}, 0)
+}
+
+// marked has member 1 copy what member 0 had marked for it, and write it anew while
+// 0 is out: so 0 misses what it once had marked. Then 1 falls out again.
+func (s *state) marked() {
+	out := func(x uint8) {
+		s.all(move{kind: mvCrash, a: x}, move{kind: mvDisconnect, b: 1}, move{kind: mvExclude, a: x})
+	}
+	in := func(x uint8) {
+		s.comeBack(x)
+		s.quiesce()
+		s.all(move{kind: mvRejoined, a: x})
+	}
+	out(1)
+	s.all(move{kind: mvAdmit})
+	in(1)
+	s.all(move{kind: mvFetch, a: 1}, move{kind: mvFill, a: 1})
+	out(0)
+	s.all(move{kind: mvAdmit, a: 1, c: 1})
+	in(0)
+	out(1)
+	s.comeBack(1)
+	if s.w.current().insync != 1 || s.w.srv[0].disk.missing != 1 || s.w.srv[1].disk.missing != 0 {
+		panic("explore: the start is not as it should be")
+	}
 }
 
 // unheard has member 2 fall out with write 0, of which it has not heard that it

@@ -71,6 +71,7 @@ type server struct {
 	applied uint8               // entries of the log
 	cuts    [maxBlocks]gathered // per bucket
 	fetch   fetched
+	trust   struct{ both, session uint8 } // brick.both before the present attempt to let the other in
 	disk    brick
 }
 
