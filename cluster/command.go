@@ -18,6 +18,8 @@ func command(kind any) *metapb.Command {
 		return &metapb.Command{Kind: &metapb.Command_Join{Join: k}}
 	case *metapb.Leave:
 		return &metapb.Command{Kind: &metapb.Command_Leave{Leave: k}}
+	case *metapb.Note:
+		return &metapb.Command{Kind: &metapb.Command_Note{Note: k}}
 	case *metapb.UpdateServer:
 		return &metapb.Command{Kind: &metapb.Command_UpdateServer{UpdateServer: k}}
 	case *metapb.SetCA:

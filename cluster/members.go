@@ -268,6 +268,7 @@ func (j joiner) Join(ctx context.Context, secret [16]byte, q *peer.JoinRequest) 
 		return nil, err
 	}
 	if err := n.tokenError(hash); err != nil {
+		n.tellRefused(fmt.Sprintf("server %q was not let in: %v", q.Name, err))
 		return nil, err
 	}
 	type result struct {

@@ -70,6 +70,7 @@ type Node struct {
 	routes      map[uint32]*routes        // by gmap
 	members     []Peer                    // as the transport knows them
 	barriers    barriers
+	refused     map[string]time.Duration // what tellRefused has told, and when
 }
 
 // phase says how far a start has come.
@@ -105,7 +106,7 @@ func OpenWith(opt Options, env Env) (*Node, error) {
 		return nil, fmt.Errorf("cluster: %d bricks in the environment, %d in the options", len(env.Bricks), len(opt.Bricks))
 	}
 	n := &Node{opt: opt, env: env, began: env.Clock.Now(), ready: make(chan struct{}), volumes: map[meta.ID]*Volume{}, reserves: map[meta.ID]*Reservations{},
-		freeing: map[placement.Family]bool{}, routes: map[uint32]*routes{}}
+		freeing: map[placement.Family]bool{}, routes: map[uint32]*routes{}, refused: map[string]time.Duration{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.state.Store(&meta.State{})
 	if err := n.open(); err != nil {

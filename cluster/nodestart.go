@@ -90,11 +90,21 @@ func (n *Node) start(s *meta.State) {
 	if !n.opt.Witness {
 		var err error
 		if id, err = n.identify(s, cmd); err != nil {
-			n.fail(fmt.Errorf("brick %s: %w", n.opt.Bricks[0].Path, err))
+			n.giveUp(fmt.Errorf("brick %s: %w", n.opt.Bricks[0].Path, err))
 			return
 		}
 	}
 	n.agree(cmd, id)
+}
+
+// giveUp ends a start. Before that it has the reason written into the events, where
+// those see it who wonder what has become of this server.
+func (n *Node) giveUp(err error) {
+	name := n.opt.Name
+	if srv := n.State().Server(n.self); srv != nil {
+		name = srv.Name
+	}
+	n.note("refused", fmt.Sprintf("server %s could not start: %v", name, err), func() { n.fail(err) })
 }
 
 // agree gives this process its incarnation. The agreed state has it before the
@@ -179,7 +189,7 @@ func (n *Node) serve(incarnation uint64, id brick.Identity) {
 	if !n.opt.Witness {
 		s, err := n.openStorage(incarnation, id)
 		if err != nil {
-			n.fail(fmt.Errorf("brick %s: %w", n.opt.Bricks[0].Path, err))
+			n.giveUp(fmt.Errorf("brick %s: %w", n.opt.Bricks[0].Path, err))
 			return
 		}
 		h = &here{s.replica, s.brick}

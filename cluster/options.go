@@ -41,6 +41,9 @@ type Options struct {
 	// Listen is the host:port to be reached at by the other members; empty: there
 	// are none. Advertise is what they dial, default Listen.
 	Listen, Advertise string
+	// Peers are where other members may be, beside the addresses that they agreed on:
+	// for when so many have moved at once that they can't agree on the new ones.
+	Peers []string
 	// Plain sends data unencrypted and believes who says who he is: for networks
 	// that nobody else is on.
 	Plain bool

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"petal/cluster/meta"
@@ -90,6 +91,10 @@ func transportOf(opt *Options, id *identity) func(placement.Server, Handler) (Tr
 		o := peer.Options{
 			Cluster: id.Cluster, Self: self, Release: fmt.Sprint(meta.Release), TLS: own,
 			Plain: opt.Plain, Pool: n.pool, Handler: h, Joiner: joiner{n}, Clock: times.Real{}, Times: opt.Times, Log: opt.Log,
+			Gone: func(id placement.Server) bool { return n.State().Gone(id) }, Refused: n.tellRefused,
+		}
+		if a := opt.addresses(); len(a) > 0 {
+			o.Advertise = a[0]
 		}
 		if opt.Listener != nil {
 			o.Listeners = []net.Listener{opt.Listener}
@@ -103,14 +108,15 @@ func transportOf(opt *Options, id *identity) func(placement.Server, Handler) (Tr
 		if err != nil {
 			return nil, err
 		}
-		return &tcp{p, own}, nil
+		return &tcp{p, own, opt.Peers}, nil
 	}
 }
 
 // tcp is package peer as a Transport.
 type tcp struct {
 	*peer.Peers
-	own *pki.Identity // nil: plain
+	own  *pki.Identity // nil: plain
+	also []string      // addresses at which any of them may be
 }
 
 // renewEvery is how often a certificate's age is looked at: the calendar may be
@@ -164,6 +170,15 @@ func (n *Node) Superseded() []string {
 	return t.those(func(s peer.Status) bool { return s.Superseded })
 }
 
+// Removed returns the names of those who say that this server is no member of the
+// cluster any more.
+func (n *Node) Removed() []string {
+	if t, ok := n.net.(*tcp); ok {
+		return t.strange()
+	}
+	return nil
+}
+
 // strange are the names of those who say that this server is no member any more.
 func (t *tcp) strange() []string { return t.those(func(s peer.Status) bool { return s.Stranger }) }
 
@@ -180,7 +195,13 @@ func (t *tcp) those(are func(peer.Status) bool) (names []string) {
 func (t *tcp) SetPeers(list []Peer) {
 	out := make([]peer.Peer, len(list))
 	for i, p := range list {
-		out[i] = peer.Peer{Server: p.Server, Addrs: p.Addresses, Name: p.Name}
+		addrs := slices.Clone(p.Addresses)
+		for _, a := range t.also { // who is there says who it is
+			if !slices.Contains(addrs, a) {
+				addrs = append(addrs, a)
+			}
+		}
+		out[i] = peer.Peer{Server: p.Server, Addrs: addrs, Name: p.Name}
 	}
 	t.Peers.SetPeers(out)
 }

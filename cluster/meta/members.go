@@ -108,6 +108,12 @@ func (s *State) Release() uint32 {
 	return low
 }
 
+// Gone reports whether a server was a member and is none any more: numbers are
+// given in order, and never again.
+func (s *State) Gone(id placement.Server) bool {
+	return id != 0 && id < s.nextServer && s.servers[id] == nil
+}
+
 // CA returns the certificate and the sealed key of the cluster's own
 // authority, nil before it has one. Whoever has the cluster's key opens the
 // latter (Sealer, owner "ca").

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"time"
 
 	"petal/cluster/peer/pki"
@@ -46,6 +47,7 @@ func (p *Peers) accept(l net.Listener) {
 			if err := p.receive(s); err != nil {
 				raw.Close()
 				p.opt.Log.Debug("connection refused", "from", raw.RemoteAddr(), "err", err)
+				p.tellRefused(raw, err)
 			}
 		})
 	}
@@ -108,7 +110,7 @@ func (p *Peers) welcome(ctx context.Context, s *stranger, c *conn, r io.Reader, 
 		return err
 	}
 	if why != welcome {
-		return fmt.Errorf("server %d: %v", g.From, why)
+		return turnedAway{g.From, why}
 	}
 	if _, err := hear(r, &m, wire.Ready); err != nil {
 		return err
@@ -132,7 +134,7 @@ func (p *Peers) hello(ctx context.Context, g *greeting, server placement.Server)
 		return nil, why
 	}
 	if g.From <= p.opt.Self {
-		return nil, wrongDirection
+		return nil, p.stray(g)
 	}
 	peer := p.lookup(g.From, g.Class)
 	if peer == nil {
@@ -143,6 +145,36 @@ func (p *Peers) hello(ctx context.Context, g *greeting, server placement.Server)
 		return nil, notStarted
 	}
 	return b, b.admit(ctx, session{g.Session, g.Incarnation}, g.Class)
+}
+
+// stray answers one that was to be dialled and dials: see inquire. Servers with
+// lower numbers were members before this one, so one that it does not know has been
+// taken out. One that it knows says where it is now.
+func (p *Peers) stray(g *greeting) refusal {
+	p.mu.Lock()
+	_, member := p.members[g.From]
+	known := len(p.members) > 0
+	_, err := netip.ParseAddrPort(g.Addr) // no names: nobody makes this server ask a name service
+	if member && err == nil {
+		p.moved[g.From] = g.Addr
+	}
+	p.mu.Unlock()
+	if known && !member && g.From != p.opt.Self {
+		return unknownServer
+	}
+	peer := (*p.table.Load())[g.From]
+	if peer == nil {
+		return wrongDirection
+	}
+	data := peer.bundle[bundleData]
+	data.mu.Lock()
+	old := g.Incarnation != 0 && g.Incarnation < data.highest
+	data.mu.Unlock()
+	if old {
+		return oldIncarnation
+	}
+	peer.bundle[bundleRaft].hurry()
+	return wrongDirection
 }
 
 // waitStarted waits for this server's own incarnation: so a server that is back
@@ -178,7 +210,7 @@ const windowLeast = 2 * wire.MaxPayload
 func (p *Peers) greeting(to placement.Server, class wire.Class) greeting {
 	return greeting{
 		Cluster: p.opt.Cluster, From: p.opt.Self, To: to, Incarnation: p.incarnation.Load(), Class: class,
-		Least: wire.Version, Most: wire.Version, Window: uint32(windows[class]), Release: p.opt.Release,
+		Least: wire.Version, Most: wire.Version, Window: uint32(windows[class]), Release: p.opt.Release, Addr: p.opt.Advertise,
 	}
 }
 
@@ -195,7 +227,7 @@ func say(w io.Writer, m *wire.Message) error {
 // hear reads one message of the handshake and not a byte more. It has to be of
 // kind want; the greeting is that of its body, if it has one.
 func hear(r io.Reader, m *wire.Message, want wire.Kind) (g greeting, err error) {
-	var b [wire.HeaderSize + wire.MaxDetail + greetingSize + releaseMax]byte
+	var b [wire.HeaderSize + wire.MaxDetail + greetingMax]byte
 	if _, err := io.ReadFull(r, b[:wire.HeaderSize]); err != nil {
 		return g, err
 	}
@@ -204,7 +236,7 @@ func hear(r io.Reader, m *wire.Message, want wire.Kind) (g greeting, err error) 
 		return g, err
 	}
 	head := wire.HeaderSize + detail
-	if payload > greetingSize+releaseMax {
+	if payload > greetingMax {
 		return g, fmt.Errorf("%w: greeting of %d bytes", wire.ErrCorrupt, payload)
 	}
 	if _, err := io.ReadFull(r, b[wire.HeaderSize:head+payload]); err != nil {

@@ -22,8 +22,10 @@ import (
 //	42  1  greatest version of messages that it understands
 //	43  1  refusal: why there will be no connection; 0 in a Hello
 //	44  4  window: bytes that it will take before it has handled any
-//	48  1  length of what follows
-//	49  n  release of its program
+//	48  1  length of the release
+//	49  n  release of the speaker's program
+//	    1  length of the address
+//	    n  address: where the speaker is to be dialled, host:port; empty: unknown
 type greeting struct {
 	Cluster     [16]byte
 	From, To    placement.Server
@@ -34,11 +36,14 @@ type greeting struct {
 	Refusal     refusal
 	Window      uint32
 	Release     string
+	Addr        string
 }
 
 const (
-	greetingSize = 49
-	releaseMax   = 64
+	greetingSize  = 49 // without release and address
+	releaseMax    = 64
+	advertisedMax = 255
+	greetingMax   = greetingSize + releaseMax + 1 + advertisedMax
 )
 
 // refusal says why a Hello was not answered with a connection.
@@ -85,21 +90,31 @@ func (g *greeting) append(b []byte) []byte {
 	b = le.AppendUint32(b, g.Window)
 	release := g.Release[:min(len(g.Release), releaseMax)]
 	b = append(b, byte(len(release)))
-	return append(b, release...)
+	b = append(b, release...)
+	addr := g.Addr
+	if len(addr) > advertisedMax {
+		addr = "" // a part of one is none
+	}
+	b = append(b, byte(len(addr)))
+	return append(b, addr...)
 }
 
 // parseGreeting decodes what append encoded, and refuses anything else.
 func parseGreeting(b []byte) (g greeting, err error) {
-	if len(b) < greetingSize || len(b) != greetingSize+int(b[48]) || b[48] > releaseMax {
+	if len(b) <= greetingSize || b[48] > releaseMax || len(b) <= greetingSize+int(b[48]) {
+		return g, fmt.Errorf("%w: greeting of %d bytes", wire.ErrCorrupt, len(b))
+	}
+	release, rest := b[greetingSize:greetingSize+int(b[48])], b[greetingSize+int(b[48]):]
+	if len(rest) != 1+int(rest[0]) {
 		return g, fmt.Errorf("%w: greeting of %d bytes", wire.ErrCorrupt, len(b))
 	}
 	le := binary.LittleEndian
 	g = greeting{
 		Cluster: [16]byte(b), From: placement.Server(le.Uint32(b[16:])), To: placement.Server(le.Uint32(b[20:])),
 		Incarnation: le.Uint64(b[24:]), Session: le.Uint64(b[32:]), Class: wire.Class(b[40]),
-		Least: b[41], Most: b[42], Refusal: refusal(b[43]), Window: le.Uint32(b[44:]), Release: string(b[greetingSize:]),
+		Least: b[41], Most: b[42], Refusal: refusal(b[43]), Window: le.Uint32(b[44:]), Release: string(release), Addr: string(rest[1:]),
 	}
-	bad := strings.ContainsFunc(g.Release, func(r rune) bool { return r < ' ' || r == 0x7f || r == utf8.RuneError })
+	bad := strings.ContainsFunc(g.Release+g.Addr, func(r rune) bool { return r < ' ' || r == 0x7f || r == utf8.RuneError })
 	if g.From == 0 || g.To == 0 || g.Class >= wire.Classes || g.Least > g.Most || bad {
 		return g, fmt.Errorf("%w: greeting from server %d to %d for %v", wire.ErrCorrupt, g.From, g.To, g.Class)
 	}

@@ -13,7 +13,7 @@ import (
 func someGreeting() greeting {
 	return greeting{
 		Cluster: clusterID, From: 2, To: 1, Incarnation: 3, Session: 4, Class: wire.ClassBackground,
-		Least: 1, Most: 2, Refusal: oldSession, Window: 5, Release: "petal 1.2",
+		Least: 1, Most: 2, Refusal: oldSession, Window: 5, Release: "petal 1.2", Addr: "192.0.2.1:3259",
 	}
 }
 
@@ -32,7 +32,7 @@ func TestGreeting(t *testing.T) {
 	for name, change := range map[string]func(g *greeting){
 		"from nobody": func(g *greeting) { g.From = 0 }, "to nobody": func(g *greeting) { g.To = 0 },
 		"class": func(g *greeting) { g.Class = wire.Classes }, "versions": func(g *greeting) { g.Least = 3 },
-		"control characters": func(g *greeting) { g.Release = "\x1b[2J" }, "not UTF-8": func(g *greeting) { g.Release = "\xff" },
+		"control characters": func(g *greeting) { g.Release = "\x1b[2J" }, "not UTF-8": func(g *greeting) { g.Release = "\xff" }, "address": func(g *greeting) { g.Addr = "\n" },
 	} {
 		g := someGreeting()
 		change(&g)
@@ -44,6 +44,10 @@ func TestGreeting(t *testing.T) {
 	g.Release = strings.Repeat("x", 100)
 	if got, err := parseGreeting(g.append(nil)); err != nil || len(got.Release) != releaseMax {
 		t.Errorf("long release: %q, %v", got.Release, err)
+	}
+	g.Addr = strings.Repeat("x", 300)
+	if got, err := parseGreeting(g.append(nil)); err != nil || got.Addr != "" {
+		t.Errorf("long address: %q, %v", got.Addr, err)
 	}
 	if got := refusal(77).String(); got != "refuses for reason 77" {
 		t.Error(got)
@@ -81,7 +85,7 @@ func hearAny(t *testing.T, stream []byte) {
 	r := bytes.NewReader(stream)
 	var m wire.Message
 	g, err := hear(r, &m, wire.Hello)
-	if read := len(stream) - r.Len(); read > wire.HeaderSize+wire.MaxDetail+greetingSize+releaseMax {
+	if read := len(stream) - r.Len(); read > wire.HeaderSize+wire.MaxDetail+greetingMax {
 		t.Fatalf("%d bytes read", read)
 	}
 	if err != nil {

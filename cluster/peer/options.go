@@ -62,6 +62,16 @@ type Options struct {
 	Handler Handler
 	Joiner  Joiner // nil: nobody joins through this server
 
+	// Advertise is where others dial this server, host:port; empty: they know.
+	Advertise string
+	// Gone says of a server that is no member whether it was one; nil: only of
+	// those that SetPeers has dropped this is known.
+	Gone func(placement.Server) bool
+	// Refused is told, in words, of connections that were refused though who made
+	// them has to do with the cluster, or another one. From any goroutine; it must
+	// return soon. nil: nobody is.
+	Refused func(text string)
+
 	Clock times.Clock // nil: the machine's
 	Times times.Times // zero: the default
 	Log   *slog.Logger
@@ -130,6 +140,10 @@ func (o *Options) pingEvery() time.Duration { return o.Times.Renewal }
 
 // handshake is the longest that a connection may take to be in use.
 func (o *Options) handshake() time.Duration { return o.Times.Lease }
+
+// inquiry is how long a server that should have been dialled waits, and then
+// between its questions.
+func (o *Options) inquiry() time.Duration { return o.Times.Lease / 2 }
 
 // backoff between attempts to connect: the first and the longest.
 func (o *Options) backoff() (first, most time.Duration) { return o.Times.Tick, o.Times.Election }

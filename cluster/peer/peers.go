@@ -31,8 +31,9 @@ type Peers struct {
 
 	mu        sync.Mutex
 	members   map[placement.Server]Peer
-	removed   map[placement.Server]bool // were members
-	stopping  map[placement.Server]bool // were removed, and something of theirs is under way
+	removed   map[placement.Server]bool   // were members
+	moved     map[placement.Server]string // where members say that they are, if nobody dials them
+	stopping  map[placement.Server]bool   // were removed, and something of theirs is under way
 	listeners []net.Listener
 	closed    bool
 }
@@ -43,7 +44,7 @@ func New(opt Options) (*Peers, error) {
 	if err := opt.defaults(); err != nil {
 		return nil, err
 	}
-	p := &Peers{opt: opt, listeners: slices.Clone(opt.Listeners), members: map[placement.Server]Peer{}, removed: map[placement.Server]bool{}, stopping: map[placement.Server]bool{}, started: make(chan struct{})}
+	p := &Peers{opt: opt, listeners: slices.Clone(opt.Listeners), members: map[placement.Server]Peer{}, removed: map[placement.Server]bool{}, moved: map[placement.Server]string{}, stopping: map[placement.Server]bool{}, started: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if p.incarnation.Store(opt.Incarnation); opt.Incarnation != 0 {
 		close(p.started)
@@ -107,6 +108,7 @@ func (p *Peers) SetPeers(peers []Peer) {
 	for id := range p.members {
 		if _, still := members[id]; !still {
 			p.removed[id] = true
+			delete(p.moved, id)
 		}
 	}
 	p.members = members
@@ -160,6 +162,8 @@ func (p *Peers) newPeer(id placement.Server) *peer {
 		peer.bundle[i] = b
 		if p.opt.Self > id {
 			p.wg.Go(b.dialAlways)
+		} else if b.which == bundleRaft {
+			p.wg.Go(b.inquireAlways)
 		}
 	}
 	return peer
@@ -174,7 +178,7 @@ func (p *Peers) lookup(id placement.Server, class wire.Class) *peer {
 	if p.closed || p.removed[id] || p.stopping[id] {
 		return nil
 	}
-	if _, member := p.members[id]; !member && (class != wire.ClassRaft || len(p.members)+strangeMembersMax <= len(*p.table.Load())) {
+	if _, member := p.members[id]; !member && (class != wire.ClassRaft || len(p.members)+strangeMembersMax <= len(*p.table.Load()) || p.opt.Gone != nil && p.opt.Gone(id)) {
 		return nil
 	}
 	table := *p.table.Load()
@@ -193,7 +197,11 @@ const strangeMembersMax = 64
 func (p *Peers) addrs(id placement.Server) []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.members[id].Addrs
+	addrs := p.members[id].Addrs
+	if now := p.moved[id]; now != "" && !slices.Contains(addrs, now) {
+		return append(slices.Clone(addrs), now)
+	}
+	return addrs
 }
 
 // Send queues m for a server and never waits. It returns false if it is not

@@ -60,9 +60,9 @@ func (p *peer) status(s *Status) {
 		if b.which == bundleRaft {
 			s.Raft, s.Stranger = b.state == up, b.state != up && errors.Is(b.reason, unknownServer)
 		} else {
-			s.Superseded = b.state != up && errors.Is(b.reason, oldIncarnation)
 			s.Data, s.Incarnation, s.Since, s.Resets, s.Why = b.state == up, b.highest, b.since, b.resets, b.reason
 		}
+		s.Superseded = s.Superseded || b.state != up && errors.Is(b.reason, oldIncarnation)
 		s.Release = cmp.Or(s.Release, b.release)
 		for _, class := range b.classes {
 			c := &b.counters[class]
