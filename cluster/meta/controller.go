@@ -102,6 +102,11 @@ func (v *situation) exclude(id placement.LinkID) *metapb.LinkChange {
 		}
 	}
 	switch {
+	case gone == 0 && stopped == reserve && alive != 0 && alive&^l.Filling == 0 && reserve&^l.Filling != 0:
+		// What the one misses that was to stay, it may only get from the one that was
+		// to go: nobody goes, and the next fence is the other's (D.7).
+		return &metapb.LinkChange{Gmap: id.GMap, Position: id.Position, Ver: l.Ver, InSync: uint32(l.InSync), Head: uint32((reserve &^ l.Filling).First()),
+			Reason: "who was to go on has come to miss blocks"}
 	case alive != 0 && stopped != 0:
 		gone, reason = gone|stopped, why
 	case alive == 0: // one that was to go is all that is left: it has everything

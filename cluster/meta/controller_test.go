@@ -110,6 +110,8 @@ func TestController(t *testing.T) {
 		{"so does the end of its lease", fenced(base, 0, 1, false), ids{1, 3}, ids{2}, nil, "1.0 v1 in 1 head 0; 1.1 v1 in 10 head 1; down 2"},
 		{"the head is fenced: the other leads", fenced(base, 0, 0, true), ids{1, 2, 3}, nil, nil, "1.0 v1 in 10 head 1"},
 		{"the survivor dies first: the fenced one goes on", fenced(base, 0, 1, true), ids{2, 3}, ids{1}, nil, "1.0 v1 in 10 head 1; 1.2 v1 in 1 head 0; down 1"},
+		{"who was to go on misses blocks: nobody goes (D.7)", rejoined(fenced(base, 0, 1, true), 0, 0), ids{1, 2, 3}, nil, nil, "1.0 v1 in 11 head 1"},
+		{"both miss some", rejoined(rejoined(fenced(base, 0, 1, true), 0, 0), 0, 1), ids{1, 2, 3}, nil, nil, "1.0 v1 in 1 head 0"},
 		{"stopped, and its lease is not known of", fenced(base, 0, 1, true), ids{1, 3}, nil, nil, "1.0 v1 in 1 head 0"},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
