@@ -99,6 +99,7 @@ func (n *Node) freed(f placement.Family) {
 func (n *Node) resume() {
 	s := n.State()
 	n.drop(s, nil)
+	n.sweep(s)
 	for _, d := range s.Disks() {
 		if g := s.GMap(s.Family(d.Family).GMap); g.Ring[0] != n.self {
 			continue // somebody else's to do
@@ -112,6 +113,29 @@ func (n *Node) resume() {
 				n.opt.Log.Info("trimming a disk that was shrunk", "disk", d.Name, "error", err)
 			}
 		})
+	}
+}
+
+// sweep gives back the space of families that are no more: a head that had not
+// heard of it yet may have sent records after this server had freed them.
+func (n *Node) sweep(s *meta.State) {
+	st := n.store.Load()
+	if st == nil {
+		return
+	}
+	latest := placement.Family(0) // numbers are not used twice, and a later one may be new to s
+	for _, f := range s.Families() {
+		latest = max(latest, f.ID)
+	}
+	found, err := st.brick.Families(nil)
+	if err != nil {
+		n.opt.Log.Error("looking for the space of deleted disks", "error", err)
+		return
+	}
+	for _, f := range found {
+		if f > 1 && f < latest && s.Family(f) == nil {
+			st.brick.DropFamily(f, func(error) {}) // the next start tries again
+		}
 	}
 }
 
