@@ -25,17 +25,46 @@ type memberView struct {
 	down    time.Time // zero: up
 	inSync  bool
 	filling bool // in sync, but misses blocks
+	blank   bool // has nothing that counts
 }
 
 // whole reports whether the member has every acknowledged write in its own place.
 func (m memberView) whole() bool { return m.inSync && !m.filling }
 
-// serving reports whether the link is served if the node called without fails
-// (empty: as it is).
+func (l *linkView) has(name string) bool {
+	return slices.ContainsFunc(l.members, func(m memberView) bool { return m.name == name })
+}
+
+// serving reports whether all of the link is served if the node called without
+// fails (empty: as it is).
 func (l *linkView) serving(without string) bool {
-	return slices.ContainsFunc(l.members, func(m memberView) bool {
-		return m.down.IsZero() && m.name != without && (m.whole() || without == "" && m.inSync)
-	})
+	if slices.ContainsFunc(l.members, func(m memberView) bool { return m.down.IsZero() && m.name != without && m.whole() }) {
+		return true
+	}
+	if _, gone := l.stranded(); without != "" || len(gone) > 0 {
+		return false
+	}
+	// Who misses blocks gets them from another, or nobody has them any more.
+	return slices.ContainsFunc(l.members, func(m memberView) bool { return m.down.IsZero() && m.inSync })
+}
+
+// stranded is the only member in sync, if it still misses blocks, and those out of
+// sync that may have them. Until one of these is back, nobody serves them.
+func (l *linkView) stranded() (who string, gone []string) {
+	for _, m := range l.members {
+		switch {
+		case m.inSync && m.filling && who == "":
+			who = m.name
+		case m.inSync:
+			return "", nil
+		case !m.blank:
+			gone = append(gone, m.name)
+		}
+	}
+	if who == "" || len(gone) == 0 {
+		return "", nil
+	}
+	return who, gone
 }
 
 // viewLinks are the links that hold a disk.
@@ -55,7 +84,7 @@ func viewLinks(s *meta.State, gmap uint32) []linkView {
 		v.degraded = l.Degraded
 		for i, id := range s.LinkServers(v.id) {
 			m := placement.Member(i)
-			view := memberView{name: serverName(s, id), inSync: l.InSync.Has(m), filling: l.Filling.Has(m)}
+			view := memberView{name: serverName(s, id), inSync: l.InSync.Has(m), filling: l.Filling.Has(m), blank: l.Blank.Has(m)}
 			if srv := s.Server(id); srv != nil {
 				view.down = srv.Down
 			}
@@ -100,6 +129,16 @@ func judge(links []linkView) api.Health {
 	return h
 }
 
+// known makes no more of a disk's health than a node can know: without quorum it
+// has only its memory.
+func known(h api.Health, quorum bool) api.Health {
+	if quorum {
+		return h
+	}
+	why := "this node hears from no majority of the voters, and does not know how the disk is; when it last did, it was " + h.State
+	return api.Health{State: "unknown", Served: h.Served, Since: h.Since, Why: append([]string{why}, h.Why...), Fix: []string{"ask another node; `petal status` says what this one lacks"}}
+}
+
 func worse(a, b string) string {
 	if a == "unavailable" {
 		return a
@@ -139,7 +178,7 @@ func reasons(links []linkView) (why, fix []string) {
 			case !m.inSync:
 				say(&why, "%s is up and has missed writes", m.name)
 				say(&fix, "wait: %s is about to catch up; if it does not, `petal status` on %s says why", m.name, m.name)
-			case m.filling:
+			case m.filling && l.serving(""):
 				say(&why, "%s is copying what it has missed", m.name)
 				say(&fix, "wait: `petal status` on %s shows how far it is", m.name)
 			}
@@ -147,11 +186,18 @@ func reasons(links []linkView) (why, fix []string) {
 		if l.serving("") {
 			continue
 		}
+		if who, gone := l.stranded(); who != "" {
+			say(&why, "what %s has not copied yet of link %v is served by nobody: %s it", who, l.id, onlyHave(gone))
+			say(&fix, "all of link %v is served again when %s is up and in sync", l.id, strings.Join(gone, " or "))
+			say(&fix, "as the last resort, if %s never comes back: `petal link force %v --node %s --accept-loss` gives up what %s has not copied", strings.Join(gone, " and "), l.id, who, who)
+			continue
+		}
 		var have, lack []string
 		for _, m := range l.members {
-			if m.inSync {
+			switch {
+			case m.inSync:
 				have = append(have, m.name)
-			} else {
+			case !m.blank:
 				lack = append(lack, m.name)
 			}
 		}
@@ -159,6 +205,8 @@ func reasons(links []linkView) (why, fix []string) {
 		say(&fix, "link %v is served again as soon as %s is up", l.id, strings.Join(have, " or "))
 		if len(lack) > 0 {
 			say(&fix, "as the last resort, if %s never comes back: `petal link force %v --node %s --accept-loss` loses the writes since %s", strings.Join(have, " and "), l.id, lack[0], l.degraded.Local().Format(time.DateTime))
+		} else {
+			say(&fix, "if %s never comes back, all of link %v is lost: nobody else has anything of it that counts", strings.Join(have, " and "), l.id)
 		}
 	}
 	return why, fix
@@ -187,7 +235,7 @@ func risks(links []linkView) (out []api.Risk) {
 		gone, lost := 0, false
 		for i := range links {
 			l := &links[i]
-			if !l.serving("") || l.serving(name) {
+			if !l.has(name) || !l.serving("") || l.serving(name) {
 				continue
 			}
 			gone += l.buckets

@@ -60,12 +60,27 @@ func TestHealth(t *testing.T) {
 				m.down, m.inSync = noon, node == 3 && p == 1
 			}
 		}), "unavailable", 75, "nobody who is up has all of link 1.1, 25 % of the disk: only n3 has", "link force 1.1 --node n2", "n1 25 lost; n4 25 lost"},
+		{"and the first has an empty brick", ring(4, 2, func(p, node int, m *memberView) {
+			if node == 2 || node == 3 {
+				m.down, m.inSync, m.blank = noon, node == 3 && p == 1, node == 2
+			}
+		}), "unavailable", 75, "nobody who is up has all of link 1.1", "if n3 never comes back, all of link 1.1 is lost", "n1 25 lost; n4 25 lost"},
 		{"down, not yet excluded", ring(4, 2, func(_, node int, m *memberView) {
 			if node == 3 {
 				m.down = noon
 			}
 		}), "degraded", 100, "n3 is down", "start n3", "n2 25; n4 25"},
 		{"back, catching up", ring(4, 2, func(_, node int, m *memberView) { m.inSync = node != 3 }), "degraded", 100, "n3 is up and has missed writes", "`petal status` on n3 says why", "n2 25 lost; n4 25 lost"},
+		{"copying from one that has died", ring(4, 2, func(p, node int, m *memberView) {
+			if m.filling = p == 1 && node == 2; node == 3 {
+				m.down, m.inSync = noon, false
+			}
+		}), "unavailable", 75, "what n2 has not copied yet of link 1.1 is served by nobody: only n3 has it", "if n3 never comes back: `petal link force 1.1 --node n2 --accept-loss` gives up what n2 has not copied", "n4 25 lost"},
+		{"and nothing counts that it had", ring(4, 2, func(p, node int, m *memberView) {
+			if m.filling = p == 1 && node == 2; node == 3 {
+				m.down, m.inSync, m.blank = noon, false, true
+			}
+		}), "degraded", 100, "n2 is copying what it has missed", "start n3 again", "n2 25 lost; n4 25 lost"},
 		{"copying", ring(4, 2, func(_, node int, m *memberView) { m.filling = node == 3 }), "degraded", 100, "n3 is copying", "wait", "n2 25 lost; n4 25 lost"},
 	} {
 		h := judge(c.links)
@@ -81,6 +96,17 @@ func TestHealth(t *testing.T) {
 		if got := riskWords(h.Risks); got != c.risks {
 			t.Errorf("%s: risks %q, want %q", c.name, got, c.risks)
 		}
+	}
+}
+
+// TestHealthWithoutQuorum: a node that is cut off does not say that all is well.
+func TestHealthWithoutQuorum(t *testing.T) {
+	h := judge(ring(4, 2, nil))
+	if got := known(h, true); got.State != "healthy" || len(got.Why) > 0 {
+		t.Errorf("with quorum: %+v", got)
+	}
+	if got := known(h, false); got.State != "unknown" || len(got.Why) != 1 || !strings.Contains(got.Why[0], "when it last did, it was healthy") || len(got.Fix) == 0 || len(got.Risks) > 0 {
+		t.Errorf("without: %+v", got)
 	}
 }
 

@@ -177,6 +177,8 @@ var (
 	descResyncLeft   = prometheus.NewDesc("petal_resync_left_bytes", "What this node still has to copy of what it missed.", []string{"link"}, nil)
 	descResyncCopied = prometheus.NewDesc("petal_resync_copied_bytes", "What this node has copied since it began to catch up.", []string{"link"}, nil)
 	descResyncRate   = prometheus.NewDesc("petal_resync_bytes_per_second", "How fast this node catches up.", []string{"link"}, nil)
+	descResyncETA    = prometheus.NewDesc("petal_resync_seconds_left", "How long this node still catches up at its present rate; absent while it copies nothing.", []string{"link"}, nil)
+	descUnrecovered  = prometheus.NewDesc("petal_unrecoverable_bytes", "What this node misses and no node has any more: reading it is an error.", []string{"link"}, nil)
 	descPath         = prometheus.NewDesc("petal_path_total", "Parts of commands by what became of them on the way: remote (sent to another node), redirect (by a view that was old), retry, cancel, expired, hedge (a late read asked of another copy too), hedge_won.", []string{"what"}, nil)
 	descProblems     = prometheus.NewDesc("petal_problems", "Number of problems that `petal status` lists.", nil, nil)
 )
@@ -223,6 +225,10 @@ func (c nodeCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descResyncLeft, float64(r.Left), r.Link)
 		gauge(descResyncCopied, float64(r.Copied), r.Link)
 		gauge(descResyncRate, r.Rate, r.Link)
+		gauge(descUnrecovered, float64(r.Unrecoverable), r.Link)
+		if r.Seconds > 0 {
+			gauge(descResyncETA, r.Seconds, r.Link)
+		}
 	}
 	for target, n := range c.a.sessionsOf() {
 		gauge(descSessions, float64(n), target)

@@ -164,6 +164,9 @@ func (a *appliance) open() (err error) {
 		return err
 	}
 	opt := nodeOptions(a.conf, a.log)
+	if note := PatienceNote(a.conf.Time); note != "" {
+		a.log.Warn(note)
+	}
 	if a.conf.Cluster.Plain {
 		a.log.Warn("cluster.plain: nodes talk without TLS; whoever reaches cluster.listen reads all data and may claim to be a node", "listen", a.conf.Cluster.Listen)
 	}
@@ -185,7 +188,7 @@ func (a *appliance) open() (err error) {
 func nodeOptions(conf *config.Config, log *slog.Logger) cluster.Options {
 	k := conf.Cluster
 	opt := cluster.Options{Dir: conf.Node.Dir, Name: conf.Node.Name, CacheBytes: conf.Cache, AcceptLoss: conf.AcceptLoss, Log: log, Times: Times(conf.Time),
-		Site: k.Site, Listen: k.Listen, Advertise: k.Address(), Plain: k.Plain, Witness: k.Witness, Portals: announce(conf.Portals),
+		Site: k.Site, Peers: k.Peers, Listen: k.Listen, Advertise: k.Address(), Plain: k.Plain, Witness: k.Witness, Portals: announce(conf.Portals),
 		CertificateLife: k.CertificateLife, ResyncRate: k.ResyncRate}
 	for _, b := range conf.Bricks {
 		opt.Bricks = append(opt.Bricks, cluster.BrickOptions{Path: b.Path, Journal: b.Journal, Capacity: b.Capacity})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"petal/appliance/api"
+	"petal/appliance/config"
 	"petal/cluster/meta"
 	"petal/placement"
 )
@@ -216,24 +217,27 @@ func (a *appliance) clusterStatus(s *meta.State) api.Cluster {
 }
 
 // clusterProblems lists what an operator should look at beside the disks.
-func clusterProblems(s *meta.State, c api.Cluster) (out []string) {
+func clusterProblems(s *meta.State, c api.Cluster, replace time.Duration) (out []string) {
 	if !c.Quorum {
-		out = append(out, "no quorum: this node hears from no majority of the voters "+strings.Join(c.Voters, " ")+"; start those that are down, or mend the network between them")
+		out = append(out, "no quorum: this node hears from no majority of the voters "+voterAddresses(s)+"; start those that are down, or mend the network between them; "+
+			"if they have other addresses now, name these in cluster.peers")
 	}
 	if !c.Lease {
 		out = append(out, "no lease: this node serves no disks until the cluster gives it one")
 	}
 	if len(s.Servers()) == 2 {
 		out = append(out, fmt.Sprintf("two nodes and no third vote: the loss of %s stops both; add a witness (`petal witness`) or a third node", strings.Join(c.Voters, " or of ")))
+	} else if p := voteProblem(viewVotes(s), replace, spareVoters(s)); p != "" {
+		out = append(out, p)
 	}
 	return out
 }
 
 // unwell lists the disks that are not healthy.
-func unwell(s *meta.State) []api.Unwell {
+func unwell(s *meta.State, quorum bool) []api.Unwell {
 	out := []api.Unwell{}
 	for _, d := range s.Disks() {
-		if h := diskHealth(s, d); h.State != "healthy" {
+		if h := known(diskHealth(s, d), quorum); h.State != "healthy" {
 			out = append(out, api.Unwell{Disk: d.Name, Health: h})
 		}
 	}
@@ -246,7 +250,9 @@ func diskHealth(s *meta.State, d *meta.Disk) api.Health {
 	if f == nil {
 		return api.Health{State: "healthy", Served: 100}
 	}
-	return judge(viewLinks(s, f.GMap))
+	h := judge(viewLinks(s, f.GMap))
+	h.Risks = withVotes(h.Risks, viewVotes(s))
+	return h
 }
 
 // diskScheme names how many copies a disk has.
@@ -259,14 +265,27 @@ func diskScheme(s *meta.State, d *meta.Disk) string {
 	return placement.Stripe.String()
 }
 
+// resyncProblems lists what catching up by itself will not mend.
+func resyncProblems(list []api.Resync) (out []string) {
+	for _, r := range list {
+		if r.Unrecoverable > 0 {
+			out = append(out, fmt.Sprintf("link %s: %s of the disks there are lost, no node has them any more: reading them is an I/O error (MEDIUM ERROR); write them anew, or restore them from a backup", r.Link, config.FormatSize(r.Unrecoverable)))
+		}
+		if r.Full {
+			out = append(out, fmt.Sprintf("link %s: this node can't catch up, its brick is full: make room there; it goes on by itself", r.Link))
+		}
+	}
+	return out
+}
+
 // resync lists what this node is catching up on.
 func (a *appliance) resync() []api.Resync {
 	out := []api.Resync{}
 	for _, l := range a.node.Links() {
-		if l.Missing == 0 {
+		if l.Missing == 0 && !l.Full {
 			continue
 		}
-		r := api.Resync{Link: l.Link.String(), Left: l.Missing * placement.BlockSize, Copied: l.Copied * placement.BlockSize, Rate: float64(l.Rate)}
+		r := api.Resync{Link: l.Link.String(), Left: l.Missing * placement.BlockSize, Copied: l.Copied * placement.BlockSize, Rate: float64(l.Rate), Unrecoverable: l.Unrecoverable * placement.BlockSize, Full: l.Full}
 		if r.Rate > 0 {
 			r.Seconds = float64(r.Left) / r.Rate
 		}

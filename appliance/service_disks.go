@@ -13,7 +13,9 @@ func (a *appliance) Disks(context.Context) ([]api.Disk, error) {
 	state, sessions, used := a.node.State(), a.sessionsOf(), a.diskUsage()
 	out := []api.Disk{}
 	for _, d := range state.Disks() {
-		out = append(out, describeDisk(state, d, sessions, used))
+		x := describeDisk(state, d, sessions, used)
+		x.Health = known(x.Health, a.Quorum())
+		out = append(out, x)
 	}
 	return out, nil
 }
@@ -24,7 +26,9 @@ func (a *appliance) Disk(_ context.Context, name string) (api.Disk, error) {
 	if d == nil {
 		return api.Disk{}, notFound("disk", name, "petal disk list")
 	}
-	return describeDisk(state, d, a.sessionsOf(), a.diskUsage()), nil
+	x := describeDisk(state, d, a.sessionsOf(), a.diskUsage())
+	x.Health = known(x.Health, a.Quorum())
+	return x, nil
 }
 
 func describeDisk(state *meta.State, d *meta.Disk, sessions map[string]int, used map[meta.ID]uint64) api.Disk {

@@ -19,16 +19,20 @@ func (a *appliance) Status(context.Context) (api.Status, error) {
 	out := api.Status{
 		Node: nodeName(state, a), Version: Version, State: "ok", ClusterID: uuid(state.ClusterID()), Incarnation: n.Incarnation,
 		PID: os.Getpid(), Started: a.started, RecoveryMS: float64(a.recovery.Microseconds()) / 1000,
-		Portals: []api.Portal{}, Bricks: []api.Brick{}, Problems: a.exports.Problems(), Cluster: agreed, Unhealthy: unwell(state), Resync: a.resync(),
+		Portals: []api.Portal{}, Bricks: []api.Brick{}, Problems: a.exports.Problems(), Cluster: agreed, Unhealthy: unwell(state, agreed.Quorum), Resync: a.resync(),
 		Cache: api.Cache{Used: n.Cache.Used, Budget: n.Cache.Budget, Hits: n.Cache.Hits, Misses: n.Cache.Misses},
 		Disks: len(state.Disks()), Targets: len(state.Targets()), Sessions: len(a.server.Sessions()),
 	}
 	for i, p := range a.server.Portals() {
 		out.Portals = append(out.Portals, describePortal(p, a.conf.Portals[i].Group))
 	}
-	out.Problems = append(out.Problems, clusterProblems(state, agreed)...)
+	out.Problems = append(out.Problems, clusterProblems(state, agreed, Times(a.conf.Time).Replace)...)
+	out.Problems = append(out.Problems, resyncProblems(out.Resync)...)
 	if who := a.node.Superseded(); len(who) > 0 && !agreed.Lease {
 		out.Problems = append(out.Problems, "another process runs with this node's identity, say "+strings.Join(who, ", ")+": two copies of one node; stop this one, and delete it or the other")
+	}
+	if who := a.node.Removed(); len(who) > 0 && !agreed.Lease {
+		out.Problems = append(out.Problems, "this node is no member of the cluster any more, say "+strings.Join(who, ", ")+": stop it; to come back it joins anew, with an empty directory and brick")
 	}
 	for _, b := range n.Bricks {
 		out.Bricks = append(out.Bricks, describeBrick(b))

@@ -49,7 +49,20 @@ func TestCheckConfig(t *testing.T) {
 	if err := CheckConfig(bad, "petal.toml"); err == nil || !strings.Contains(err.Error(), "petal.toml: time: times: guard >= lease") {
 		t.Errorf("a lease longer than the guard: %v", err)
 	}
+	two, err := config.Parse("x", "[[brick]]\npath = \"/a\"\n[[brick]]\npath = \"/b\"\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckConfig(two, "petal.toml"); err == nil || !strings.Contains(err.Error(), "petal.toml: brick[1]: 2 bricks") {
+		t.Errorf("two bricks: %v", err)
+	}
 	good, _ := config.Parse("x", "[time]\nscale = 4\n")
+	if n := PatienceNote(config.Time{}); n != "" {
+		t.Errorf("of the default times: %q", n)
+	}
+	if n := PatienceNote(good.Time); !strings.Contains(n, "keep commands for 20s") {
+		t.Errorf("of times four times as long: %q", n)
+	}
 	if err := CheckConfig(good, "x"); err != nil || good.Time.Intervals[0] != 2*time.Second {
 		t.Errorf("%v, %+v", err, good.Time)
 	}

@@ -19,7 +19,7 @@ type Cluster struct {
 
 // Health says whether a disk can be used, and what stands between it and loss.
 type Health struct {
-	State  string     `json:"state" enum:"healthy,degraded,unavailable" doc:"degraded: all is served, from fewer copies than it should have; unavailable: a part is not served"`
+	State  string     `json:"state" enum:"healthy,degraded,unavailable,unknown" doc:"degraded: all is served, from fewer copies than it should have; unavailable: a part is not served; unknown: the node that answers has no quorum, and the rest is what it knew last"`
 	Served int        `json:"served_percent" doc:"of the disk"`
 	Since  *time.Time `json:"since,omitempty"`
 	Why    []string   `json:"why,omitempty"`
@@ -29,9 +29,10 @@ type Health struct {
 
 // Risk is what the failure of one more node would do to a disk.
 type Risk struct {
-	Node    string `json:"node"`
-	Percent int    `json:"percent" doc:"of the disk that would not be served"`
-	Lost    bool   `json:"lost" doc:"it would be lost if the node never came back: there is no other whole copy"`
+	Node     string `json:"node"`
+	Percent  int    `json:"percent" doc:"of the disk that would not be served"`
+	Lost     bool   `json:"lost" doc:"it would be lost if the node never came back: there is no other whole copy"`
+	Majority bool   `json:"majority,omitempty" doc:"no majority of the voters would be left, and without one nothing is served"`
 }
 
 // Unwell is a disk that is not healthy.
@@ -98,6 +99,9 @@ type Resync struct {
 	Copied  uint64  `json:"copied" doc:"bytes since it began"`
 	Rate    float64 `json:"rate" doc:"bytes per second"`
 	Seconds float64 `json:"seconds_left" doc:"0: not known"`
+
+	Unrecoverable uint64 `json:"unrecoverable,omitempty" doc:"bytes of those left that no node has any more: reading them is an error, writing them mends it"`
+	Full          bool   `json:"full,omitempty" doc:"it waits for space on the brick"`
 }
 
 // Event is something that happened to the cluster.

@@ -31,6 +31,9 @@ func (s streams) configCheck() *cli.Command {
 			if err := appliance.CheckConfig(conf, file); err != nil {
 				return err
 			}
+			if note := appliance.PatienceNote(conf.Time); note != "" {
+				c.say("petal: %s: %s", file, note)
+			}
 			return c.result(conf, func(w io.Writer) { fmt.Fprintf(w, "%s: ok\n", file) })
 		},
 	})

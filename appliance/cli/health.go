@@ -37,11 +37,16 @@ func showHealth(w io.Writer, disk string, h api.Health) {
 }
 
 func riskText(r api.Risk) string {
-	s := fmt.Sprintf("if %s fails too, %d %% of it is not served", r.Node, r.Percent)
-	if r.Lost {
-		s += ", and lost if it never comes back"
+	switch s := fmt.Sprintf("if %s fails too, ", r.Node); {
+	case r.Majority && r.Lost:
+		return s + "nothing is served, since no majority of the voters is left, and a part of it is lost if it never comes back"
+	case r.Majority:
+		return s + "nothing is served, since no majority of the voters is left"
+	case r.Lost:
+		return s + fmt.Sprintf("%d %% of it is not served, and lost if it never comes back", r.Percent)
+	default:
+		return s + fmt.Sprintf("%d %% of it is not served", r.Percent)
 	}
-	return s
 }
 
 // showResync draws a bar for each copy that catches up.

@@ -86,7 +86,7 @@ func TestMultipath(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, want := range map[string]string{"vendor": `"` + lun.Vendor + `"`, "prio": "alua", "path_grouping_policy": "group_by_prio",
-		"failback": "immediate", "no_path_retry": "18", "path_selector": `"service-time 0"`} {
+		"failback": "immediate", "fast_io_fail_tmo": "5", "no_path_retry": "18", "path_selector": `"service-time 0"`} {
 		m := regexp.MustCompile(`(?m)^\s*` + key + `\s+(.*)$`).FindStringSubmatch(string(text))
 		if m == nil || m[1] != want {
 			t.Errorf("%s is %q, want %s", key, m, want)

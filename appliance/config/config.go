@@ -30,6 +30,7 @@ const (
 	MaxJournal = 64 << 30
 	MaxPortals = 16 // an initiator uses at most four per host and disk
 	MaxBricks  = 64
+	MaxPeers   = 64
 	// MaxPortalGroup leaves room for the server's number in the 16 bits of a
 	// target portal group tag: (group - 1) x 4096 + server.
 	MaxPortalGroup = 15
@@ -91,11 +92,12 @@ type Node struct {
 // Cluster is the node's place among others. Without Listen it has none: it is a
 // cluster of its own.
 type Cluster struct {
-	Listen    string // host:port for the other nodes; empty: there are none
-	Advertise string // host:port at which they reach it; empty: Listen
-	Site      string // copies of the same data lie in different sites, where that can be
-	Plain     bool   // talk to the others without TLS
-	Witness   bool   // a vote in the cluster and nothing else
+	Listen    string   // host:port for the other nodes; empty: there are none
+	Advertise string   // host:port at which they reach it; empty: Listen
+	Peers     []string // host:port where other nodes may be, beside what the cluster knows of them
+	Site      string   // copies of the same data lie in different sites, where that can be
+	Plain     bool     // talk to the others without TLS
+	Witness   bool     // a vote in the cluster and nothing else
 
 	CertificateLife time.Duration // of the certificates that this node signs
 	ResyncRate      int64         // bytes per second that the node copies of what it has missed

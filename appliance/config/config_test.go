@@ -108,6 +108,7 @@ drain_timeout = "5s"
 [cluster]
 listen = "0.0.0.0:3259"
 advertise = "10.1.0.1:3259"
+peers = ["10.1.0.2:3259", "[2001:db8::3]:3259"]
 site = "rack-1"
 plain = true
 certificate_life = "24h"
@@ -147,7 +148,7 @@ format = "json"
 	}
 	want := &Config{
 		Node:    Node{Name: "n1", Dir: "/d", Drain: 5 * time.Second},
-		Cluster: Cluster{Listen: "0.0.0.0:3259", Advertise: "10.1.0.1:3259", Site: "rack-1", Plain: true, CertificateLife: 24 * time.Hour, ResyncRate: 10 << 20},
+		Cluster: Cluster{Listen: "0.0.0.0:3259", Advertise: "10.1.0.1:3259", Peers: []string{"10.1.0.2:3259", "[2001:db8::3]:3259"}, Site: "rack-1", Plain: true, CertificateLife: 24 * time.Hour, ResyncRate: 10 << 20},
 		Time:    Time{Scale: 2, Intervals: [len(TimeNames)]time.Duration{0: 3 * time.Second, 11: time.Hour}},
 		Portals: []Portal{{Listen: "[::1]:3260", Group: 1}, {Listen: "10.0.0.1:3261", Advertise: "192.0.2.1:3260", Group: 2}},
 		Bricks:  []Brick{{Path: "/b1", Journal: 300e6, Capacity: 1 << 30}, {Path: "/b2", Journal: DefaultJournal}},
@@ -222,7 +223,11 @@ func asTOML(v any) any {
 	case []any:
 		list := []map[string]any{}
 		for _, e := range v {
-			list = append(list, asTOML(e).(map[string]any))
+			table, ok := asTOML(e).(map[string]any)
+			if !ok {
+				return v // of strings
+			}
+			list = append(list, table)
 		}
 		return list
 	case json.Number:

@@ -143,7 +143,7 @@ func (r *reader) crossCheck(c *Config) {
 func (r *reader) checkCluster(c *Config) {
 	k := c.Cluster
 	if k.Listen == "" {
-		for key, said := range map[string]bool{"advertise": k.Advertise != "", "plain": k.Plain, "witness": k.Witness} {
+		for key, said := range map[string]bool{"advertise": k.Advertise != "", "plain": k.Plain, "witness": k.Witness, "peers": len(k.Peers) > 0} {
 			if said {
 				r.fail("cluster."+key, nil, bad("add listen = \"ADDRESS:PORT\" to [cluster]", "without cluster.listen there are no other nodes"))
 			}

@@ -37,7 +37,8 @@ var groups = []group{
 	}},
 	{"cluster", nil, []row{
 		text("listen", func(c *Config) *string { return &c.Cluster.Listen }, checkListen),
-		text("advertise", func(c *Config) *string { return &c.Cluster.Advertise }, checkAdvertise),
+		text("advertise", func(c *Config) *string { return &c.Cluster.Advertise }, checkPeer),
+		peers,
 		text("site", func(c *Config) *string { return &c.Cluster.Site }, checkSite),
 		toggle("plain", func(c *Config) *bool { return &c.Cluster.Plain }),
 		toggle("witness", func(c *Config) *bool { return &c.Cluster.Witness }),
@@ -208,6 +209,30 @@ var logLevel = row{"level", func(c *Config, value any) error {
 	return nil
 }, func(c *Config) any { return strings.ToLower(c.Log.Level.String()) }}
 
+// peers is a list of addresses.
+var peers = row{"peers", func(c *Config, value any) error {
+	const form = "write [\"ADDRESS:PORT\", \"ADDRESS:PORT\"]"
+	list, ok := value.([]any)
+	if !ok {
+		return bad(form, "a list of addresses is wanted here, this is %s", kindOf(value))
+	}
+	if len(list) > MaxPeers {
+		return bad("those of a majority of the voters suffice", "more than %d addresses", MaxPeers)
+	}
+	c.Cluster.Peers = nil
+	for _, v := range list {
+		s, ok := v.(string)
+		if !ok {
+			return bad(form, "%v is %s and no address", v, kindOf(v))
+		}
+		if err := checkPeer(s); err != nil {
+			return bad(err.(problem).hint, "%q: %v", s, err)
+		}
+		c.Cluster.Peers = append(c.Cluster.Peers, s)
+	}
+	return nil
+}, func(c *Config) any { return append([]string{}, c.Cluster.Peers...) }}
+
 func checkFormat(s string) error {
 	if s != "text" && s != "json" {
 		return bad(`write "text" or "json"`, "no such format")
@@ -256,12 +281,18 @@ func checkListen(s string) error {
 	return nil
 }
 
-func checkAdvertise(s string) error {
+// checkAdvertise checks an address that initiators connect to.
+func checkAdvertise(s string) error { return checkReached(s, "initiators") }
+
+// checkPeer checks one that other nodes connect to.
+func checkPeer(s string) error { return checkReached(s, "other nodes") }
+
+func checkReached(s, who string) error {
 	if err := checkListen(s); err != nil {
 		return err
 	}
 	if host, _, _ := net.SplitHostPort(s); host == "" || net.ParseIP(host).IsUnspecified() {
-		return bad("write the address that initiators reach", "initiators cannot connect to an unspecified address")
+		return bad("write the address that "+who+" reach", "%s cannot connect to an unspecified address", who)
 	}
 	return nil
 }
@@ -295,7 +326,7 @@ func kindOf(value any) string {
 }
 
 // CheckAddress checks an address that other nodes connect to.
-func CheckAddress(s string) error { return checkAdvertise(s) }
+func CheckAddress(s string) error { return checkPeer(s) }
 
 // CheckPortal checks an address to listen on, "host:port" with a numeric or
 // empty host.
