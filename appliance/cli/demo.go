@@ -165,17 +165,32 @@ func (d *demo) choosePort() (int, error) {
 	return asked, nil
 }
 
-// report tells the cluster, as a supervisor does, that a node's process has
-// ended: then nobody waits for its lease. Any node that hears it will do.
-func (d *demo) report(dead *demoNode) {
-	if d.c.Bool("unsupervised") || dead.incarnation == 0 || d.closing.Load() {
+// supervise does what a service manager does: each time that a process of the node
+// has ended, ours or one that `petal demo start` has started after it, ended is
+// called, and the cluster is told: then nobody waits for its lease.
+func (d *demo) supervise(ctx context.Context, n *demoNode, ended func()) {
+	select {
+	case <-n.exited:
+	case <-ctx.Done():
+		return
+	}
+	for incarnation := n.incarnation; ctx.Err() == nil; incarnation = n.outlive(ctx) {
+		go d.report(n, incarnation)
+		ended()
+	}
+}
+
+// report tells all other nodes that a node's process has ended. Any that hears it
+// will do.
+func (d *demo) report(dead *demoNode, incarnation uint64) {
+	if d.c.Bool("unsupervised") || incarnation == 0 || d.closing.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), reportLimit)
 	defer cancel()
 	for _, n := range d.nodes {
 		if n != dead {
-			go api.NewClient(n.socket()).ReportEnd(ctx, fmt.Sprintf("n%d", dead.index), dead.incarnation)
+			go api.NewClient(n.socket()).ReportEnd(ctx, fmt.Sprintf("n%d", dead.index), incarnation)
 		}
 	}
 	<-ctx.Done()
@@ -320,16 +335,10 @@ func (d *demo) environment() []string {
 	return []string{"PETAL_URL=" + d.url(), "PETAL_PORTALS=" + strings.Join(portals, " "), "PETAL_DIR=" + d.dir, "PETAL_ADMIN=" + d.nodes[0].socket()}
 }
 
-// watch reports the nodes that die while CMD runs.
+// watch supervises the nodes while CMD runs.
 func (d *demo) watch(ctx context.Context) {
 	for _, n := range d.nodes {
-		go func() {
-			select {
-			case <-n.exited:
-				d.report(n)
-			case <-ctx.Done():
-			}
-		}()
+		go d.supervise(ctx, n, func() {})
 	}
 }
 
@@ -396,32 +405,23 @@ func (d *demo) self() string {
 // waitForEnd serves until a signal. A single node that has died is the end;
 // of several nodes all may die, to be started again.
 func (d *demo) waitForEnd(ctx context.Context) error {
-	died := make(chan *demoNode)
-	for _, n := range d.nodes {
-		go func() {
-			select {
-			case <-n.exited:
-				died <- n
-			case <-ctx.Done():
-			}
-		}()
-	}
-	for len(d.nodes) > 1 {
-		select {
-		case <-ctx.Done():
-			return nil
-		case n := <-died:
-			go d.report(n)
-			d.c.say("%v; start it again with: %s demo start %d --dir %s", n.died(), d.self(), n.index, d.dir)
+	if len(d.nodes) > 1 {
+		for _, n := range d.nodes {
+			go d.supervise(ctx, n, func() {
+				d.c.say("node %d has ended; start it again with: %s demo start %d --dir %s", n.index, d.self(), n.index, d.dir)
+			})
 		}
+		<-ctx.Done()
+		return nil
 	}
+	n := d.nodes[0]
 	select {
 	case <-ctx.Done():
 		return nil
-	case n := <-died:
-		d.c.say("%v", n.died())
+	case <-n.exited:
+		d.c.say("node %d has ended: %v", n.index, n.cmd.ProcessState)
 	}
-	return hinted{errors.New("no node is left"), "see " + filepath.Join(d.dir, "n1", "log")}
+	return hinted{errors.New("no node is left"), "see " + n.log()}
 }
 
 // close stops all nodes, all at once, and removes what was temporary.

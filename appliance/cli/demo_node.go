@@ -234,10 +234,6 @@ func lastError(log []byte) (text, hint string) {
 	return text, hint
 }
 
-func (n *demoNode) died() error {
-	return fmt.Errorf("node %d has ended: %v", n.index, n.cmd.ProcessState)
-}
-
 // stop ends the node, also one that CMD has started anew after killing ours.
 func (n *demoNode) stop() {
 	if n.cmd == nil || n.cmd.Process == nil {
@@ -274,18 +270,47 @@ func (n *demoNode) successor() int {
 	return pid
 }
 
+// outlive waits for a successor, and until that has ended. It returns which start
+// of the node that was, 0 if it was over before it said so.
+func (n *demoNode) outlive(ctx context.Context) (incarnation uint64) {
+	poll := time.NewTicker(successorPoll)
+	defer poll.Stop()
+	for {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return 0
+		}
+		p, err := n.open()
+		if err != nil {
+			continue
+		}
+		defer p.close()
+		for client := api.NewClient(n.socket()); ctx.Err() == nil && !p.wait(successorPoll); {
+			if incarnation == 0 {
+				st, _ := client.Status(ctx)
+				incarnation = st.Incarnation
+			}
+		}
+		return incarnation
+	}
+}
+
+// successorPoll is how often a demo looks whether a dead node was started again, and
+// whether it must end itself while it waits for that one's end.
+const successorPoll = 100 * time.Millisecond
+
 // endProcess stops a process that is no child of ours: asks, waits, insists.
 func endProcess(pid int) {
-	p, err := os.FindProcess(pid)
+	p, err := openProcess(pid)
 	if err != nil {
 		return
 	}
-	p.Signal(syscall.SIGTERM)
-	p.Signal(syscall.SIGCONT)
-	for deadline := time.Now().Add(demoStopLimit); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if p.Signal(syscall.Signal(0)) != nil {
-			return
-		}
+	defer p.close()
+	p.signal(syscall.SIGTERM)
+	p.signal(syscall.SIGCONT)
+	if !p.wait(demoStopLimit) {
+		p.signal(syscall.SIGKILL)
+		p.wait(playLimit)
 	}
-	p.Signal(syscall.SIGKILL)
 }

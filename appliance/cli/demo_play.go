@@ -1,13 +1,11 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -121,42 +119,42 @@ func locked(path string) bool {
 	return syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
 }
 
+// open takes hold of the node's process.
+func (n *demoNode) open() (process, error) {
+	p, err := process{}, os.ErrProcessDone
+	if pid := n.successor(); pid != 0 {
+		p, err = openProcess(pid)
+	}
+	if errors.Is(err, os.ErrProcessDone) {
+		err = hinted{fmt.Errorf("node %d is not running", n.index), fmt.Sprintf("start it: petal demo start %d", n.index)}
+	}
+	return p, err
+}
+
 // signal sends sig to the node's process.
 func (n *demoNode) signal(sig syscall.Signal) error {
-	pid := n.successor()
-	if pid == 0 {
-		return hinted{fmt.Errorf("node %d is not running", n.index), fmt.Sprintf("start it: petal demo start %d", n.index)}
-	}
-	if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+	p, err := n.open()
+	if err != nil {
 		return err
 	}
-	return nil
+	defer p.close()
+	return p.signal(sig)
 }
 
 // kill kills the node's process and waits until it is gone, and its addresses free.
 func (n *demoNode) kill() error {
-	pid := n.successor()
-	if err := n.signal(syscall.SIGKILL); err != nil {
+	p, err := n.open()
+	if err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(playLimit); alive(pid); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			return hinted{fmt.Errorf("node %d is killed and has not ended within %v", n.index, playLimit), "its disk may stand still: see dmesg"}
-		}
+	defer p.close()
+	if err := p.signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	if !p.wait(playLimit) {
+		return hinted{fmt.Errorf("node %d is killed and has not ended within %v", n.index, playLimit), "its disk may stand still: see dmesg"}
 	}
 	return nil
-}
-
-// alive reports whether a thread of a process has not ended yet: then its files and
-// sockets may still be open. One that its parent only has to wait for (a zombie)
-// has ended.
-func alive(pid int) bool {
-	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	return slices.ContainsFunc(threads, func(file string) bool {
-		stat, err := os.ReadFile(file)
-		_, state, ok := bytes.Cut(stat, []byte(") "))
-		return err == nil && ok && len(state) > 0 && state[0] != 'Z' && state[0] != 'X'
-	})
 }
 
 // restart starts nodes with the configurations that the demo has written, and
