@@ -63,7 +63,7 @@ type lane struct {
 	position    uint64
 	sinceSync   int
 	read, write Histogram
-	stall       time.Duration
+	stall       Stall
 	retries     int
 
 	ios, bytes atomic.Uint64 // reads, writes and unmaps ended well
@@ -188,7 +188,9 @@ func (sl *slot) done(t *initiator.Task) {
 	defer l.mu.Unlock()
 	now := time.Now()
 	took := now.Sub(sl.began)
-	l.stall = max(l.stall, took)
+	if ms := milliseconds(took); ms > l.stall.Milliseconds {
+		l.stall = Stall{sl.began, ms, operationNames[sl.op], l.subject.lba(sl)}
+	}
 	if t.Err != nil {
 		l.subject.abandon(sl)
 		l.phase.fail(t.Err)

@@ -24,11 +24,20 @@ type Disk struct {
 	// LongestStall is the longest time that any command took, fillings and
 	// reconnections included, in milliseconds.
 	LongestStall float64 `json:"longest_stall_ms"`
+	Stall        *Stall  `json:"longest_stall,omitempty"` // that command
 	Reconnects   int     `json:"reconnects"`
 	// Retries counts unit attentions, BUSY and TASK SET FULL.
 	Retries    int       `json:"retries"`
 	ErrorCount int       `json:"error_count"`
 	Errors     []IOError `json:"errors,omitempty"` // the first maxErrors
+}
+
+// Stall is a command that took long.
+type Stall struct {
+	Began        time.Time `json:"began"`
+	Milliseconds float64   `json:"ms"`
+	Command      string    `json:"command"`
+	LBA          uint64    `json:"lba"`
 }
 
 // IOError is a command that did not end with GOOD.

@@ -340,4 +340,7 @@ func TestPortals(t *testing.T) {
 	if stall := r.Disks[0].LongestStall; stall < 500 {
 		t.Errorf("commands of a lost path were sent on another after %.0f ms", stall)
 	}
+	if s := r.Disks[0].Stall; s == nil || s.Milliseconds != r.Disks[0].LongestStall || s.Began.Before(r.Began) || !strings.Contains(s.Command, "(16)") {
+		t.Errorf("the longest stall: %+v", s)
+	}
 }

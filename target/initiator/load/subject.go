@@ -173,11 +173,16 @@ func (s *subject) fail(sl *slot, err error) {
 	s.info.ErrorCount++
 	if len(s.info.Errors) < maxErrors {
 		s.info.Errors = append(s.info.Errors, IOError{
-			Time: time.Now(), Command: operationNames[sl.op], LBA: (s.first + sl.offset) / s.blockLength,
+			Time: time.Now(), Command: operationNames[sl.op], LBA: s.lba(sl),
 			Blocks: uint32(uint64(sl.length) / s.blockLength), Error: err.Error(),
 		})
 	}
 }
+
+// lba is where a slot's operation begins on the disk.
+func (s *subject) lba(sl *slot) uint64 { return (s.first + sl.offset) / s.blockLength }
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // drainTime is how long commands may take at a phase's end, besides the time
 // for reconnections.
@@ -291,7 +296,9 @@ func (s *subject) report() Disk {
 	for _, l := range s.lanes {
 		l.mu.Lock()
 		d.Retries += l.retries
-		d.LongestStall = max(d.LongestStall, float64(l.stall)/float64(time.Millisecond))
+		if l.stall.Milliseconds > d.LongestStall {
+			d.LongestStall, d.Stall = l.stall.Milliseconds, &l.stall
+		}
 		l.mu.Unlock()
 	}
 	return d

@@ -19,7 +19,11 @@ func (r *Result) WriteTable(w io.Writer) error {
 	}
 	r.writeJobs(&b)
 	for i, d := range r.Disks {
-		fmt.Fprintf(&b, "disk %d: longest stall %.1f ms, %d reconnects, %d retries, %d errors\n", i+1, d.LongestStall, d.Reconnects, d.Retries, d.ErrorCount)
+		fmt.Fprintf(&b, "disk %d: longest stall %.1f ms", i+1, d.LongestStall)
+		if d.Stall != nil {
+			fmt.Fprintf(&b, " (%s %s lba %d)", d.Stall.Began.Format("15:04:05.000"), d.Stall.Command, d.Stall.LBA)
+		}
+		fmt.Fprintf(&b, ", %d reconnects, %d retries, %d errors\n", d.Reconnects, d.Retries, d.ErrorCount)
 		for _, e := range d.Errors {
 			fmt.Fprintf(&b, "  %s %s lba %d blocks %d: %s\n", e.Time.Format("15:04:05.000"), e.Command, e.LBA, e.Blocks, e.Error)
 		}
