@@ -112,6 +112,7 @@ func (a *appliance) start() error {
 	a.server = target.New(target.Config{Log: a.log, NopInterval: a.conf.ISCSI.NopInterval, NopTimeout: a.conf.ISCSI.NopTimeout,
 		LoginTimeout: a.conf.ISCSI.LoginTimeout, Observe: a.metrics.session})
 	a.onRelease(func() { a.server.Close() })
+	a.node.ServeSessions(a.sessionsOf)
 	a.exports = newExports(a.node, a.server, a.conf.Portals, a.log)
 	a.server.Suspend() // until there is a lease
 	for i, l := range a.portals {

@@ -52,12 +52,6 @@ func notFound(what, name, list string) error {
 	return &api.Error{Kind: api.NotFound, Message: fmt.Sprintf("%s %q: not found", what, name), Advice: fmt.Sprintf("`%s` shows those there are", list)}
 }
 
-// busy refuses to take something away from the sessions that use it.
-func busy(thing string, sessions int) error {
-	return &api.Error{Kind: api.InUse, Message: fmt.Sprintf("%s: in use by %s", thing, plural(sessions, "session")),
-		Advice: "log the initiators out first (`petal session list` shows them), or use --force: they get I/O errors"}
-}
-
 func plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -65,7 +59,8 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// sessionsOf counts the sessions of each target.
+// sessionsOf counts the sessions of each target at this node; those of none are
+// for discovery.
 func (a *appliance) sessionsOf() map[string]int {
 	count := map[string]int{}
 	for _, s := range a.server.Sessions() {

@@ -94,13 +94,14 @@ func (a *appliance) ChangeDisk(ctx context.Context, name string, c api.DiskChang
 }
 
 func (a *appliance) DeleteDisk(ctx context.Context, name string, force bool) error {
-	state := a.node.State()
-	d := state.Disk(name)
+	d := a.node.State().Disk(name)
 	if d == nil {
 		return notFound("disk", name, "petal disk list")
 	}
-	if n := describeDisk(state, d, a.sessionsOf(), nil).Sessions; n > 0 && !force {
-		return busy(fmt.Sprintf("disk %q", name), n)
+	if !force {
+		if err := a.idle(ctx, fmt.Sprintf("disk %q", name), func(s *meta.State) []string { return exportingTargets(s, d.ID) }); err != nil {
+			return err
+		}
 	}
 	if err := a.changed(a.node.DeleteDisk(ctx, name)); err != nil {
 		return err

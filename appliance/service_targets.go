@@ -84,8 +84,8 @@ func (a *appliance) DeleteTarget(ctx context.Context, name string, force bool) e
 // idleTarget returns a target that nobody uses, or any with force.
 func (a *appliance) idleTarget(ctx context.Context, name string, force bool) (api.Target, error) {
 	t, err := a.Target(ctx, name)
-	if err == nil && t.Sessions > 0 && !force {
-		err = busy(fmt.Sprintf("target %q", name), t.Sessions)
+	if err == nil && !force {
+		err = a.idle(ctx, fmt.Sprintf("target %q", name), func(*meta.State) []string { return []string{name} })
 	}
 	return t, err
 }

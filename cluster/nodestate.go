@@ -255,6 +255,10 @@ func (n *Node) Receive(from placement.Server, incarnation uint64, m *wire.Messag
 		n.barrierFor(from, m)
 	case wire.BarrierDone:
 		n.barriers.receive(from, m)
+	case wire.Sessions:
+		n.tellSessions(from, m.Index)
+	case wire.SessionsHere:
+		n.sessions.receive(from, m)
 	default:
 		if s := n.store.Load(); s != nil {
 			s.replica.Receive(from, incarnation, m)

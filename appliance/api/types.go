@@ -15,7 +15,7 @@ type Disk struct {
 	Scheme    string    `json:"scheme" enum:"stripe,mirror,mirror3" doc:"stripe: one copy; mirror: two; mirror3: three"`
 	Health    Health    `json:"health"`
 	Exports   []Export  `json:"exports" doc:"where initiators find it"`
-	Sessions  int       `json:"sessions" doc:"sessions logged in to a target that exports it"`
+	Sessions  int       `json:"sessions" doc:"sessions at the node that answers, logged in to a target that exports it"`
 }
 
 // Export is a place where a disk can be reached.
@@ -57,7 +57,7 @@ type Target struct {
 	LUNs       []LUN    `json:"luns"`
 	Initiators []string `json:"initiators" doc:"names that may log in; empty: all"`
 	CHAP       CHAP     `json:"chap"`
-	Sessions   int      `json:"sessions"`
+	Sessions   int      `json:"sessions" doc:"at the node that answers"`
 }
 
 // CHAP says who authenticates. Secrets are never shown.

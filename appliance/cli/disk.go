@@ -28,7 +28,7 @@ func showDisk(w io.Writer, d api.Disk) {
 		"health", healthWord(d.Health),
 		"created", d.Created.Local().Format(time.RFC3339),
 		"exports", exports(d.Exports),
-		"sessions", fmt.Sprint(d.Sessions))
+		"sessions", fmt.Sprintf("%d at this node", d.Sessions))
 }
 
 // sizeOf parses a size given on the command line.

@@ -8,7 +8,7 @@ import (
 )
 
 func (s streams) sessionList() *cli.Command {
-	return s.command(spec{name: "list", usage: "list who is logged in", flags: nodeFlags(), run: runSessionList})
+	return s.command(spec{name: "list", usage: "list who is logged in at the node", flags: nodeFlags(), run: runSessionList})
 }
 
 func runSessionList(c *call) error {

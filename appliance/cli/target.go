@@ -21,7 +21,7 @@ func showTarget(w io.Writer, t api.Target) {
 		"luns", luns(t),
 		"initiators", initiators(t),
 		"chap", chapText(t.CHAP),
-		"sessions", fmt.Sprint(t.Sessions))
+		"sessions", fmt.Sprintf("%d at this node", t.Sessions))
 }
 
 func luns(t api.Target) string {

@@ -25,6 +25,6 @@ func runTargetList(c *call) error {
 			}
 			rows[i] = []string{t.Name, luns(t), who, chapText(t.CHAP), fmt.Sprint(t.Sessions)}
 		}
-		columns(w, []string{"name", "luns", ">initiators", "chap", ">sessions"}, rows)
+		columns(w, []string{"name", "luns", ">initiators", "chap", ">sessions here"}, rows)
 	})
 }

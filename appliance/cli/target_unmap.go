@@ -10,7 +10,7 @@ import (
 func (s streams) targetUnmap() *cli.Command {
 	return s.command(spec{
 		name: "unmap", usage: "take a LUN out of a target; the disk stays", args: "IQN LUN",
-		description: "Refused while initiators are logged in to the target, unless --force is given.",
+		description: "Refused while initiators are logged in to the target at any node, unless --force is given.",
 		flags:       nodeFlags(&cli.BoolFlag{Name: "force", Usage: "even while it is in use"}),
 		run:         runTargetUnmap,
 	})

@@ -83,6 +83,10 @@ const (
 	Raft        Kind = 64 // from one of package meta's groups to another
 	Barrier     Kind = 65 // nothing older than VVer is to take effect any more; Index names the question
 	BarrierDone Kind = 66 // nothing will; body: links and their vers
+
+	// For administrators.
+	Sessions     Kind = 67 // who is logged in at yours? Index names the question
+	SessionsHere Kind = 68 // body: targets and how many sessions each has
 )
 
 // field is a set of parts of the detail.
@@ -120,7 +124,7 @@ const (
 const (
 	maxGreeting = 1 << 10
 	MaxList     = 256 << 10 // of a link's message: 4096 Progress
-	MaxBody     = 1 << 20   // of Raft: a message, or a piece of a snapshot
+	MaxBody     = 1 << 20   // of Raft: a message, or a piece of a snapshot; of SessionsHere
 )
 
 // row is all that the codec knows about a kind.
@@ -170,6 +174,9 @@ var kinds = [256]row{
 	Raft:        {"raft", ClassRaft, formBody, 0, MaxBody},
 	Barrier:     {"barrier", ClassRaft, formBody, fieldKey | fieldIndex, MaxList},
 	BarrierDone: {"barrier-done", ClassRaft, formBody, fieldKey | fieldIndex, MaxList},
+
+	Sessions:     {"sessions", ClassRaft, formNone, fieldIndex, 0},
+	SessionsHere: {"sessions-here", ClassRaft, formBody, fieldIndex, MaxBody},
 }
 
 func (k Kind) String() string {
