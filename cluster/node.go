@@ -70,11 +70,8 @@ type Node struct {
 	routes      map[uint32]*routes        // by gmap
 	members     []Peer                    // as the transport knows them
 	barriers    barriers
-<<<<<<< Updated upstream
 	refused     map[string]time.Duration // what tellRefused has told, and when
-=======
 	sessions    sessionCounts
->>>>>>> Stashed changes
 }
 
 // phase says how far a start has come.
