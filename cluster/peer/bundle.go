@@ -180,7 +180,6 @@ func (b *bundle) install(number uint64, c *conn) {
 		return
 	}
 	c.counters = &b.counters[c.class]
-	c.writer.init(c)
 	b.conns = append(b.conns, c)
 	if len(b.conns) < len(b.classes) {
 		b.mu.Unlock()
@@ -300,12 +299,8 @@ func (b *bundle) send(class wire.Class, m *wire.Message) bool {
 	if c == nil {
 		return false
 	}
-	outcome, write := c.queue.push(m, c.writer.tried.raw != nil && (m.Hold || alone[m.Kind]))
-	switch outcome {
+	switch c.queue.push(m) {
 	case queued:
-		if write && !m.Hold {
-			c.attempt()
-		}
 		return true
 	case overfull:
 		if b.which == bundleData { // raft can do without a message

@@ -19,7 +19,6 @@ type conn struct {
 	net    net.Conn // raw, or TLS over it
 	gather *gather  // of TLS, whose records it puts together; nil: plain
 	queue  *queue
-	writer writer
 	window int64 // what we let the peer send before we have handled any
 
 	offsets     offsets // the reader's

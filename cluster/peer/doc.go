@@ -9,10 +9,6 @@
 //	(bounded)  writev, or one copy into TLS       4 KiB: from the buffer
 //	           whatever is queued goes            64 KiB: straight into slab memory
 //
-// A message that comes alone, on a connection that has been calm, is written by
-// its sender in the writer's place, as far as the socket takes it at once
-// (attempt.go): to wake the writer for it would cost as much again.
-//
 // The higher id dials. Ids grow with time, so a newcomer dials those whose
 // addresses it got when it joined, and nobody has to know an address to be
 // reached: not even one who was away while the cluster changed around it.

@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"errors"
 	"net"
 	"sync"
 )
@@ -11,13 +10,10 @@ import (
 type gather struct {
 	net.Conn
 
-	mu    sync.Mutex // TLS may also write when it reads: alerts, new keys
-	held  bool
-	buf   []byte
-	later func() // has flush called soon; nil, during the handshake: nobody does
+	mu   sync.Mutex // TLS may also write when it reads: alerts, new keys
+	held bool
+	buf  []byte
 }
-
-var errUnsent = errors.New("too much to say about the connection itself")
 
 // hold keeps what is written until flush.
 func (g *gather) hold() {
@@ -31,54 +27,19 @@ func (g *gather) flush() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.held = false
-	return g.empty()
-}
-
-func (g *gather) empty() error {
-	if len(g.buf) == 0 {
-		return nil
-	}
 	_, err := g.Conn.Write(g.buf)
-	g.drop(len(g.buf))
-	return err
-}
-
-// try writes what was held, as far as the socket takes it at once, and reports
-// whether that was all. What is left goes before anything else.
-func (g *gather) try(write func([]byte) (int, error)) (all bool, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.held = false
-	n, err := write(g.buf)
-	g.drop(n)
-	return len(g.buf) == 0, err
-}
-
-// drop forgets the first n bytes.
-func (g *gather) drop(n int) {
-	if n < len(g.buf) {
-		g.buf = g.buf[:copy(g.buf, g.buf[n:])]
-		return
-	}
 	if g.buf = g.buf[:0]; cap(g.buf) > keepBytes {
 		g.buf = nil
 	}
+	return err
 }
 
-// Write is TLS's. What is not held comes from its reader, which must not wait for
-// the socket: it has TLS's own locks, which senders need.
 func (g *gather) Write(b []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch {
-	case g.held:
-	case g.later == nil:
-		return g.Conn.Write(b)
-	case len(g.buf) > keepBytes:
-		return 0, errUnsent
-	default:
-		defer g.later()
+	if g.held {
+		g.buf = append(g.buf, b...)
+		return len(b), nil
 	}
-	g.buf = append(g.buf, b...)
-	return len(b), nil
+	return g.Conn.Write(b)
 }

@@ -222,16 +222,6 @@ func (p *Peers) Send(to placement.Server, m *wire.Message) bool {
 	return peer.bundle[bundleOf[class]].send(class, m)
 }
 
-// Flush sends what was given to Send with Hold for members of links. It never
-// waits, but may write to a socket: so it is to be called without locks.
-func (p *Peers) Flush(to placement.Server) {
-	if peer := (*p.table.Load())[to]; peer != nil {
-		if c := peer.bundle[bundleData].ready[wire.ClassReplicate].Load(); c != nil {
-			c.attempt()
-		}
-	}
-}
-
 // Connected reports whether messages of a class go to a server at present.
 func (p *Peers) Connected(to placement.Server, class wire.Class) bool {
 	peer := (*p.table.Load())[to]

@@ -17,12 +17,8 @@ import (
 type queue struct {
 	mu      sync.Mutex
 	wake    sync.Cond
-	waiting bool // the writer's goroutine sleeps, and is to be woken
+	waiting bool // the writer sleeps, and is to be woken
 	closed  bool
-
-	borrowed bool          // a sender writes in the place of the goroutine, which sleeps: see conn.attempt
-	started  bool          // somebody has left the goroutine something to finish
-	pushed   time.Duration // when the last message was pushed
 
 	pending  parcel
 	control  control
@@ -104,25 +100,16 @@ const (
 	overfull
 )
 
-// calm is how long nothing must have been pushed before a message for its sender
-// to write it. Where messages follow each other faster, the goroutine gathers
-// many into one write: at 5,000 writes a second and calm at 300 us the cluster took
-// a tenth more CPU for each, while at one at a time the median fell by 65 us.
-var calm = time.Millisecond // a constant but for tests
-
-// push takes m, which has passed Check and has its time of sending. If now is
-// true and all is calm, it is the caller who is to write it, with conn.attempt.
-func (q *queue) push(m *wire.Message, now bool) (o outcome, write bool) {
+// push takes m, which has passed Check and has its time of sending.
+func (q *queue) push(m *wire.Message) outcome {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
-		return closed, false
+		return closed
 	}
 	if q.bytes > queueBytesMax || q.messages > queueMessagesMax {
-		return overfull, false
+		return overfull
 	}
-	write = now && q.waiting && len(q.pending.items) == 0 && m.Sent-q.pushed >= calm
-	q.pushed = m.Sent
 	p := &q.pending
 	at := len(p.heads)
 	p.heads = m.Append(p.heads)
@@ -137,10 +124,8 @@ func (q *queue) push(m *wire.Message, now bool) (o outcome, write bool) {
 	p.items = append(p.items, it)
 	q.bytes += int64(it.bytes)
 	q.messages++
-	if write = write && it.bytes <= attemptMax; !write {
-		q.signal()
-	}
-	return queued, write
+	q.signal()
+	return queued
 }
 
 func (q *queue) signal() {
@@ -182,66 +167,19 @@ func (q *queue) take(current *parcel, bytes int64, messages int) (n int, c contr
 	q.bytes -= bytes
 	q.messages -= messages
 	for !q.closed {
-		if !q.borrowed {
-			if n, c = q.next(current); n > 0 || c != (control{}) || q.started {
-				q.started = false
-				return n, c, true
-			}
-			q.waiting = true
+		if len(current.rest()) == 0 && len(q.pending.items) > 0 {
+			current.reset()
+			*current, q.pending = q.pending, *current
 		}
-		q.wake.Wait()
-	}
-	for q.borrowed { // current is in use
+		n = q.affordable(current.rest())
+		c, q.control = q.control, control{}
+		if n > 0 || c != (control{}) {
+			return n, c, true
+		}
+		q.waiting = true
 		q.wake.Wait()
 	}
 	return 0, c, false
-}
-
-// next returns what is to be written next, and takes the credit for it.
-func (q *queue) next(current *parcel) (n int, c control) {
-	if len(current.rest()) == 0 && len(q.pending.items) > 0 {
-		current.reset()
-		*current, q.pending = q.pending, *current
-	}
-	n = q.affordable(current.rest())
-	c, q.control = q.control, control{}
-	return n, c
-}
-
-// borrow gives the caller the writer's place, with n messages to write, if the
-// goroutine sleeps and there are any. Else the goroutine is woken if need be.
-func (q *queue) borrow(current *parcel) (n int, c control, ok bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.waiting || q.closed || q.bytes > attemptMax || len(q.pending.items) == 0 || len(current.rest()) > 0 {
-		q.signal()
-		return 0, c, false
-	}
-	n, c = q.next(current)
-	q.waiting, q.borrowed = false, true
-	return n, c, true
-}
-
-// giveBack ends a borrow, in which so much has been written, and wakes the
-// goroutine if there is something left for it.
-func (q *queue) giveBack(current *parcel, bytes int64, messages int, unfinished bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.bytes -= bytes
-	q.messages -= messages
-	q.borrowed, q.started = false, q.started || unfinished
-	q.waiting = true
-	if q.closed || q.started || len(current.rest()) > 0 || len(q.pending.items) > 0 || q.control != (control{}) {
-		q.signal()
-	}
-}
-
-// finish has the goroutine finish what somebody else has begun.
-func (q *queue) finish() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.started = true
-	q.signal()
 }
 
 // Limits of one write. A vector has at most 1024 parts.

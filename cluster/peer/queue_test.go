@@ -16,7 +16,7 @@ func TestQueueKeepsCredit(t *testing.T) {
 	size := int64(len(small(0).Append(nil)))
 	q := newQueue(3*size + 1)
 	for i := range 5 {
-		if got, _ := q.push(small(uint64(i)), false); got != queued {
+		if got := q.push(small(uint64(i))); got != queued {
 			t.Fatal(got)
 		}
 	}
@@ -50,14 +50,14 @@ func TestQueueKeepsCredit(t *testing.T) {
 func TestQueueIsBounded(t *testing.T) {
 	q := newQueue(1 << 40)
 	n := 0
-	for pushed(q, small(0)) {
+	for q.push(small(0)) == queued {
 		n++
 	}
 	if n < queueMessagesMax || n > queueMessagesMax+1 {
 		t.Errorf("%d messages fit, not %d", n, queueMessagesMax)
 	}
 	q.close()
-	if got, _ := q.push(small(0), false); got != closed {
+	if got := q.push(small(0)); got != closed {
 		t.Errorf("push to a closed queue: %v", got)
 	}
 
@@ -65,7 +65,7 @@ func TestQueueIsBounded(t *testing.T) {
 	buf := pool.Get(slab.Large)
 	m := &wire.Message{Kind: wire.Write, To: slab.Large, Data: cache.Refs{{Buf: buf, Len: slab.Large}}}
 	q = newQueue(1 << 40)
-	for n = 0; pushed(q, m); n++ {
+	for n = 0; q.push(m) == queued; n++ {
 	}
 	if bytes, _ := q.depth(); bytes < queueBytesMax || bytes > queueBytesMax+2*slab.Large {
 		t.Errorf("%d bytes fit, not %d", bytes, queueBytesMax)
@@ -77,7 +77,7 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 	p.done(1)
 	p.done(len(p.rest()))
-	pushed(q, m)
+	q.push(m)
 	q.close()
 	buf.Release()
 	if err := pool.Close(); err != nil {
@@ -107,7 +107,7 @@ func TestQueueWakesItsWriter(t *testing.T) {
 			}
 		}
 	}()
-	pushed(q, small(1))
+	q.push(small(1))
 	q.say(func(c *control) { c.ping = true })
 	if x := <-got; x.n != 0 || !x.c.ping {
 		t.Errorf("%+v", x)
@@ -117,7 +117,7 @@ func TestQueueWakesItsWriter(t *testing.T) {
 		t.Errorf("%+v", x)
 	}
 	q.allow(2 * size)
-	pushed(q, small(2))
+	q.push(small(2))
 	if x := <-got; x.n != 1 {
 		t.Errorf("%+v", x)
 	}
@@ -125,10 +125,4 @@ func TestQueueWakesItsWriter(t *testing.T) {
 	if x := <-got; x.ok {
 		t.Errorf("%+v", x)
 	}
-}
-
-// pushed reports whether the queue takes a message for its goroutine.
-func pushed(q *queue, m *wire.Message) bool {
-	got, _ := q.push(m, false)
-	return got == queued
 }

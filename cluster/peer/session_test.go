@@ -483,7 +483,7 @@ func TestSendAllocatesNothing(t *testing.T) {
 	var p parcel
 	if n := testing.AllocsPerRun(2000, func() {
 		m.Sent = one.opt.Clock.Now()
-		if m.Check() != nil || !pushed(q, m) {
+		if m.Check() != nil || q.push(m) != queued {
 			t.Fatal("not queued")
 		}
 		if len(q.pending.items) == 100 {

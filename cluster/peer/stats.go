@@ -13,7 +13,7 @@ import (
 
 // counters are the figures of one class of a peer, over all its connections.
 type counters struct {
-	sentBytes, sentMessages, recvBytes, recvMessages, writes, attempts atomic.Uint64
+	sentBytes, sentMessages, recvBytes, recvMessages, writes atomic.Uint64
 }
 
 // ClassStats are the figures of one class of a peer since this process began.

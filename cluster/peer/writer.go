@@ -9,7 +9,7 @@ import (
 // write sends what is queued until the connection ends.
 func (c *conn) write() error {
 	var (
-		w        = &c.writer
+		w        = writer{c: c}
 		bytes    int64
 		messages int
 	)
@@ -19,9 +19,6 @@ func (c *conn) write() error {
 		if !ok {
 			return net.ErrClosed
 		}
-		if err := w.finish(); err != nil {
-			return err
-		}
 		if err := w.send(n, say); err != nil {
 			return err
 		}
@@ -30,8 +27,7 @@ func (c *conn) write() error {
 	}
 }
 
-// writer puts messages on the connection. It belongs to the goroutine write, or
-// to whoever has borrowed its place in the queue.
+// writer puts messages on the connection.
 type writer struct {
 	c        *conn
 	current  parcel
@@ -39,19 +35,7 @@ type writer struct {
 	credited int64 // what the last Credit said was handled
 	vector   [][]byte
 	out      net.Buffers
-	copied   []byte // what is written is put together here, if it is secure or an attempt
-	tried    attempt
-}
-
-// init is called before the connection is in use.
-func (w *writer) init(c *conn) {
-	w.c = c
-	w.tried.init(c.raw)
-	if c.gather != nil {
-		c.gather.mu.Lock()
-		c.gather.later = c.queue.finish
-		c.gather.mu.Unlock()
-	}
+	copied   []byte // secure: what is written is put together here
 }
 
 // send writes what is to be said about the connection and the next n messages.

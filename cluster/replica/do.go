@@ -14,13 +14,12 @@ import (
 
 // Server is the member side of all links of one server.
 type Server struct {
-	c       Config
-	view    atomic.Pointer[view]
-	locks   blocklock.Table
-	load    meter
-	lazy    lazyMeter
-	closed  atomic.Bool
-	flusher flusher // nil: the transport holds nothing
+	c      Config
+	view   atomic.Pointer[view]
+	locks  blocklock.Table
+	load   meter
+	lazy   lazyMeter
+	closed atomic.Bool
 
 	mu       sync.Mutex // of what follows; taken before a seat's
 	paces    map[placement.Server]*pace
@@ -49,7 +48,6 @@ type leaseGrant struct {
 func New(c Config) *Server {
 	c.setDefaults()
 	s := &Server{c: c, paces: map[placement.Server]*pace{}, seats: map[placement.LinkID]*seat{}, up: map[placement.Server]uint64{}}
-	s.flusher, _ = c.Transport.(flusher)
 	s.lazy.max = c.LazyBytes
 	s.fill.set(c.FillRate)
 	s.meterSpace()

@@ -50,16 +50,7 @@ func (l *seat) send(e *link.Effect) {
 	}
 	m := l.message(&e.Msg)
 	l.s.load.fill(&m.Load)
-	l.hold(e.Member, m)
 	l.post1(e.Member, m)
-}
-
-// hold has a message sent by unlock, after the mutex has been released.
-func (l *seat) hold(to placement.Member, m *wire.Message) {
-	if l.s.flusher != nil {
-		m.Hold = true
-		l.held = l.held.With(to)
-	}
 }
 
 // post1 sends a message to a member.
@@ -122,7 +113,6 @@ func (l *seat) sendRecord(to placement.Member, msg *link.Msg, op placement.OpID,
 	default:
 		m.Flags |= wire.FlagZero
 	}
-	l.hold(to, m)
 	l.post1(to, m)
 	clear(m.Data)
 	m.Data = m.Data[:0]

@@ -45,12 +45,11 @@ type seat struct {
 	free       []uint64                   // refs
 	used       int
 	past       history
-	parked     taskList          // wait for the machine to open, or for a cut
-	stirred    bool              // they may try again
-	over       taskList          // to be answered by unlock
-	again      taskList          // to be tried again by unlock
-	later      []func()          // to be done by unlock
-	held       placement.Members // whom unlock is to send what was held for them
+	parked     taskList // wait for the machine to open, or for a cut
+	stirred    bool     // they may try again
+	over       taskList // to be answered by unlock
+	again      taskList // to be tried again by unlock
+	later      []func() // to be done by unlock
 	barriers   []*barrier
 	fetches    []*fetch
 	tag        uint64 // of the last fetch
@@ -126,12 +125,9 @@ func (l *seat) unlock() {
 		if l.stirred {
 			l.stir()
 		}
-		over, again, later, held := l.over.take(), l.again.take(), l.later, l.held
-		l.later, l.held = nil, 0
+		over, again, later := l.over.take(), l.again.take(), l.later
+		l.later = nil
 		l.mu.Unlock()
-		for ; held != 0; held = held.Without(held.First()) {
-			l.s.flusher.Flush(l.servers[held.First()])
-		}
 		for over != nil {
 			t := over
 			over = t.next

@@ -51,14 +51,9 @@ type Store interface {
 // before it returns; it never blocks, never calls back, and reports false if
 // there is no connection or no room. Messages of one class arrive in the order
 // of the calls, or not at all from a break on until Down and Up have been told.
-//
-// A Transport that has Flush too may leave messages with Hold lie until then. It
-// is called without locks.
 type Transport interface {
 	Send(to placement.Server, m *wire.Message) bool
 }
-
-type flusher interface{ Flush(to placement.Server) }
 
 // Config of a Server. Self, Incarnation, Store, Pool, Clock, Times and Propose
 // are required; Transport too, unless all links have one member.

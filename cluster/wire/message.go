@@ -64,9 +64,6 @@ type Message struct {
 	// Age is how long the message was under way at most, as estimated on receipt
 	// (R13). It is never too low. Not sent.
 	Age time.Duration
-	// Hold says that the sender is about to call Flush for the receiver, and that
-	// until then the message may wait. Not sent.
-	Hold bool
 	// Room is what the message occupies of the room that its receiver has
 	// promised its sender: see Room. Not sent.
 	Room Room
