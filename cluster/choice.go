@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,8 @@ type copyTable struct {
 // copyState is one server's. Times are nanoseconds.
 type copyState struct {
 	up      atomic.Bool
+	down    atomic.Int64  // when up has ended; 0: it never was
+	live    atomic.Bool   // it has a lease, as the leader said last
 	own     atomic.Int32  // reads of this node that it has
 	queue   atomic.Uint32 // as it reported last
 	service atomic.Int64  // of a read, a moving average
@@ -66,11 +69,23 @@ func (t *copyTable) of(id placement.Server) *copyState {
 	return (*list)[id]
 }
 
-func (t *copyTable) setUp(id placement.Server, up bool) {
+// setUp notes that there is a connection to a server, or, since now, none.
+func (t *copyTable) setUp(id placement.Server, up bool, now time.Duration) {
 	if s := t.of(id); s != nil {
-		s.up.Store(up)
+		if s.up.Swap(up) && !up {
+			s.down.Store(int64(now))
+		}
 		if !up {
 			s.queue.Store(0)
+		}
+	}
+}
+
+// setLive notes who is in service, as the leader said last.
+func (t *copyTable) setLive(ids []placement.Server) {
+	if list := t.servers.Load(); list != nil {
+		for id, s := range *list {
+			s.live.Store(slices.Contains(ids, placement.Server(id)))
 		}
 	}
 }

@@ -55,11 +55,39 @@ func (c *coordinator) expired(p *piece) bool {
 		c.counts.expired.Add(1)
 		p.end(&unreachableError{statusError(p.Status)})
 	case !p.cancelling && age >= ageMax:
-		c.abandon(p, ErrBusy)
+		c.abandon(p, c.tooOld(p))
 	default:
 		return false
 	}
 	return true
+}
+
+// tooOld is the error of a piece whose time is up. The initiator is to send it
+// again, and to this node if the data are out of everybody's reach at the
+// moment: errCutOff if they are out of this one's only.
+func (c *coordinator) tooOld(p *piece) error {
+	r := p.v.state.Load().routes.of(p.v.family, p.span.chunk)
+	could := []placement.Server{r.head()}
+	if !p.writes() {
+		could = could[:0]
+		for i, id := range r.servers {
+			if r.InSync.Has(placement.Member(i)) {
+				could = append(could, id)
+			}
+		}
+	}
+	patience := c.times.Lease + c.times.Renewal // who is dead is not live for longer
+	err := ErrBusy
+	for _, id := range could {
+		s := c.copies.of(id)
+		switch {
+		case id == c.self || s == nil || s.up.Load():
+			return ErrBusy
+		case s.live.Load() && c.clock.Now()-time.Duration(s.down.Load()) > patience:
+			err = errCutOff
+		}
+	}
+	return err
 }
 
 // grace is how many ticks a cancellation may take.
@@ -169,7 +197,7 @@ func (c *coordinator) resend(which func(*piece) bool) {
 
 // peerDown: what that server had may or may not happen. It is asked again.
 func (c *coordinator) peerDown(peer placement.Server) {
-	c.copies.setUp(peer, false)
+	c.copies.setUp(peer, false, c.clock.Now())
 	for _, p := range c.takeAll(func(p *piece) bool { return p.server == peer && !p.local }) {
 		c.copies.end(p, c, false)
 		p.Status, p.shun = wire.NotReady, peer
@@ -180,7 +208,7 @@ func (c *coordinator) peerDown(peer placement.Server) {
 
 // peerUp: somebody who was away can be asked again.
 func (c *coordinator) peerUp(peer placement.Server) {
-	c.copies.setUp(peer, true)
+	c.copies.setUp(peer, true, c.clock.Now())
 	c.wake()
 }
 

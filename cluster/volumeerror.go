@@ -57,6 +57,11 @@ func (e *unreachableError) Error() string {
 	return "cluster: data cannot be reached: " + e.cause.Error()
 }
 
+// errCutOff ends what only servers can do that are in service, and yet have been
+// out of this node's reach for long: the session ends, and the initiator finds a
+// portal of a node that reaches them.
+var errCutOff error = &unreachableError{errors.New("the servers that hold them are in service, but this node does not reach them")}
+
 // statusError is a server's answer as an error.
 type statusError wire.Status
 

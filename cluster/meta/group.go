@@ -57,6 +57,9 @@ type Config struct {
 	// Clock; 0 says that it has lapsed or was given back. Every lapse is followed
 	// by a new version of the server's links before the next lease.
 	OnLease func(until time.Duration, index uint64)
+	// OnLive is called with each grant: these servers had a lease a moment ago, by
+	// the leader's word. That is a hint: any of them may have died since.
+	OnLive func(servers []placement.Server)
 	// OnFail is called once if the group fails for good: its log, or what it was
 	// told by others makes no sense.
 	OnFail func(error)

@@ -140,12 +140,13 @@ func (g *Group) grant(number, index uint64) {
 		return
 	}
 	delete(l.rounds, number)
+	live := g.liveServers()
 	for _, q := range r.all {
 		if g.rests(q.server) || g.isBlocked(q.server) || l.blocked[q.server] != q.blocked || !g.current(q.server, q.incarnation) {
 			continue
 		}
 		l.granted[q.server], l.process[q.server] = g.now(), q.incarnation
-		m := &metapb.Grant{SentNs: q.sent, Incarnation: q.incarnation, Index: index, Term: l.term}
+		m := &metapb.Grant{SentNs: q.sent, Incarnation: q.incarnation, Index: index, Term: l.term, Live: live}
 		if q.server == g.cfg.Self {
 			g.receiveGrant(g.cfg.Self, m)
 			continue
@@ -159,6 +160,16 @@ func (g *Group) grant(number, index uint64) {
 func (g *Group) live(id placement.Server) bool {
 	srv := g.view.servers[id]
 	return srv != nil && g.leader.process[id] == srv.Incarnation && g.leader.ended[id] < srv.Incarnation && g.now() < g.leader.granted[id]+g.cfg.Times.Lease
+}
+
+func (g *Group) liveServers() []uint32 {
+	var out []uint32
+	for _, v := range g.view.Servers() {
+		if g.live(v.ID) {
+			out = append(out, uint32(v.ID))
+		}
+	}
+	return out
 }
 
 // over reports whether a server surely holds no lease (R6): its last one has

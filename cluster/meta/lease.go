@@ -168,6 +168,13 @@ func (g *Group) receiveGrant(from placement.Server, m *metapb.Grant) {
 		return
 	}
 	l.granted, l.index = sent+g.cfg.Times.Lease, m.Index
+	if f := g.cfg.OnLive; f != nil {
+		var live []placement.Server
+		for _, id := range m.Live {
+			live = append(live, placement.Server(id))
+		}
+		g.later(func() { f(live) })
+	}
 	g.leaseApplied()
 }
 

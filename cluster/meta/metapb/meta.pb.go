@@ -909,6 +909,7 @@ type Server struct {
 	DownSinceMs   int64                  `protobuf:"varint,11,opt,name=down_since_ms,json=downSinceMs,proto3" json:"down_since_ms,omitempty"` // unix; 0: up
 	Leaving       bool                   `protobuf:"varint,12,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	JoinedMs      int64                  `protobuf:"varint,13,opt,name=joined_ms,json=joinedMs,proto3" json:"joined_ms,omitempty"`
+	FailedMs      int64                  `protobuf:"varint,14,opt,name=failed_ms,json=failedMs,proto3" json:"failed_ms,omitempty"` // unix: when its brick failed; 0: it has not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1030,6 +1031,13 @@ func (x *Server) GetLeaving() bool {
 func (x *Server) GetJoinedMs() int64 {
 	if x != nil {
 		return x.JoinedMs
+	}
+	return 0
+}
+
+func (x *Server) GetFailedMs() int64 {
+	if x != nil {
+		return x.FailedMs
 	}
 	return 0
 }
@@ -2012,6 +2020,7 @@ type Command struct {
 	//	*Command_SetCa
 	//	*Command_UpdateServer
 	//	*Command_Note
+	//	*Command_BrickFailed
 	Kind          isCommand_Kind `protobuf_oneof:"kind"`
 	UnixMs        int64          `protobuf:"varint,100,opt,name=unix_ms,json=unixMs,proto3" json:"unix_ms,omitempty"` // when it was proposed: the only time there is in apply
 	unknownFields protoimpl.UnknownFields
@@ -2325,6 +2334,15 @@ func (x *Command) GetNote() *Note {
 	return nil
 }
 
+func (x *Command) GetBrickFailed() *BrickFailed {
+	if x != nil {
+		if x, ok := x.Kind.(*Command_BrickFailed); ok {
+			return x.BrickFailed
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetUnixMs() int64 {
 	if x != nil {
 		return x.UnixMs
@@ -2456,6 +2474,10 @@ type Command_Note struct {
 	Note *Note `protobuf:"bytes,30,opt,name=note,proto3,oneof"`
 }
 
+type Command_BrickFailed struct {
+	BrickFailed *BrickFailed `protobuf:"bytes,31,opt,name=brick_failed,json=brickFailed,proto3,oneof"`
+}
+
 func (*Command_Init) isCommand_Kind() {}
 
 func (*Command_Start) isCommand_Kind() {}
@@ -2515,6 +2537,8 @@ func (*Command_SetCa) isCommand_Kind() {}
 func (*Command_UpdateServer) isCommand_Kind() {}
 
 func (*Command_Note) isCommand_Kind() {}
+
+func (*Command_BrickFailed) isCommand_Kind() {}
 
 type Init struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4016,6 +4040,67 @@ func (x *UpdateServer) GetSite() string {
 	return ""
 }
 
+// BrickFailed says that a server process serves its brick no more.
+type BrickFailed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        uint32                 `protobuf:"varint,1,opt,name=server,proto3" json:"server,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrickFailed) Reset() {
+	*x = BrickFailed{}
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrickFailed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrickFailed) ProtoMessage() {}
+
+func (x *BrickFailed) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrickFailed.ProtoReflect.Descriptor instead.
+func (*BrickFailed) Descriptor() ([]byte, []int) {
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *BrickFailed) GetServer() uint32 {
+	if x != nil {
+		return x.Server
+	}
+	return 0
+}
+
+func (x *BrickFailed) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *BrickFailed) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 // Note adds an event.
 type Note struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4028,7 +4113,7 @@ type Note struct {
 
 func (x *Note) Reset() {
 	*x = Note{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4040,7 +4125,7 @@ func (x *Note) String() string {
 func (*Note) ProtoMessage() {}
 
 func (x *Note) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[45]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4053,7 +4138,7 @@ func (x *Note) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Note.ProtoReflect.Descriptor instead.
 func (*Note) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{45}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Note) GetKind() string {
@@ -4096,7 +4181,7 @@ type CreateDisk struct {
 
 func (x *CreateDisk) Reset() {
 	*x = CreateDisk{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4108,7 +4193,7 @@ func (x *CreateDisk) String() string {
 func (*CreateDisk) ProtoMessage() {}
 
 func (x *CreateDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[46]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4121,7 +4206,7 @@ func (x *CreateDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDisk.ProtoReflect.Descriptor instead.
 func (*CreateDisk) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{46}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CreateDisk) GetId() []byte {
@@ -4215,7 +4300,7 @@ type UpdateDisk struct {
 
 func (x *UpdateDisk) Reset() {
 	*x = UpdateDisk{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4227,7 +4312,7 @@ func (x *UpdateDisk) String() string {
 func (*UpdateDisk) ProtoMessage() {}
 
 func (x *UpdateDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[47]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4240,7 +4325,7 @@ func (x *UpdateDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateDisk.ProtoReflect.Descriptor instead.
 func (*UpdateDisk) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{47}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *UpdateDisk) GetName() string {
@@ -4294,7 +4379,7 @@ type DeleteDisk struct {
 
 func (x *DeleteDisk) Reset() {
 	*x = DeleteDisk{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4306,7 +4391,7 @@ func (x *DeleteDisk) String() string {
 func (*DeleteDisk) ProtoMessage() {}
 
 func (x *DeleteDisk) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[48]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4319,7 +4404,7 @@ func (x *DeleteDisk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDisk.ProtoReflect.Descriptor instead.
 func (*DeleteDisk) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{48}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DeleteDisk) GetName() string {
@@ -4339,7 +4424,7 @@ type FamilyFreed struct {
 
 func (x *FamilyFreed) Reset() {
 	*x = FamilyFreed{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4351,7 +4436,7 @@ func (x *FamilyFreed) String() string {
 func (*FamilyFreed) ProtoMessage() {}
 
 func (x *FamilyFreed) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[49]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4364,7 +4449,7 @@ func (x *FamilyFreed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FamilyFreed.ProtoReflect.Descriptor instead.
 func (*FamilyFreed) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{49}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *FamilyFreed) GetFamily() uint32 {
@@ -4390,7 +4475,7 @@ type CreateTarget struct {
 
 func (x *CreateTarget) Reset() {
 	*x = CreateTarget{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4402,7 +4487,7 @@ func (x *CreateTarget) String() string {
 func (*CreateTarget) ProtoMessage() {}
 
 func (x *CreateTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[50]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4415,7 +4500,7 @@ func (x *CreateTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTarget.ProtoReflect.Descriptor instead.
 func (*CreateTarget) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{50}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateTarget) GetName() string {
@@ -4434,7 +4519,7 @@ type DeleteTarget struct {
 
 func (x *DeleteTarget) Reset() {
 	*x = DeleteTarget{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4446,7 +4531,7 @@ func (x *DeleteTarget) String() string {
 func (*DeleteTarget) ProtoMessage() {}
 
 func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[51]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4459,7 +4544,7 @@ func (x *DeleteTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTarget.ProtoReflect.Descriptor instead.
 func (*DeleteTarget) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{51}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DeleteTarget) GetName() string {
@@ -4481,7 +4566,7 @@ type MapLun struct {
 
 func (x *MapLun) Reset() {
 	*x = MapLun{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4493,7 +4578,7 @@ func (x *MapLun) String() string {
 func (*MapLun) ProtoMessage() {}
 
 func (x *MapLun) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[52]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4506,7 +4591,7 @@ func (x *MapLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapLun.ProtoReflect.Descriptor instead.
 func (*MapLun) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{52}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *MapLun) GetTarget() string {
@@ -4547,7 +4632,7 @@ type UnmapLun struct {
 
 func (x *UnmapLun) Reset() {
 	*x = UnmapLun{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4559,7 +4644,7 @@ func (x *UnmapLun) String() string {
 func (*UnmapLun) ProtoMessage() {}
 
 func (x *UnmapLun) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[53]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4572,7 +4657,7 @@ func (x *UnmapLun) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnmapLun.ProtoReflect.Descriptor instead.
 func (*UnmapLun) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{53}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *UnmapLun) GetTarget() string {
@@ -4599,7 +4684,7 @@ type SetAcl struct {
 
 func (x *SetAcl) Reset() {
 	*x = SetAcl{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4611,7 +4696,7 @@ func (x *SetAcl) String() string {
 func (*SetAcl) ProtoMessage() {}
 
 func (x *SetAcl) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[54]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4624,7 +4709,7 @@ func (x *SetAcl) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAcl.ProtoReflect.Descriptor instead.
 func (*SetAcl) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{54}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SetAcl) GetTarget() string {
@@ -4652,7 +4737,7 @@ type SetChap struct {
 
 func (x *SetChap) Reset() {
 	*x = SetChap{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4664,7 +4749,7 @@ func (x *SetChap) String() string {
 func (*SetChap) ProtoMessage() {}
 
 func (x *SetChap) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[55]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4677,7 +4762,7 @@ func (x *SetChap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetChap.ProtoReflect.Descriptor instead.
 func (*SetChap) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{55}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SetChap) GetTarget() string {
@@ -4706,7 +4791,7 @@ type SwapReservation struct {
 
 func (x *SwapReservation) Reset() {
 	*x = SwapReservation{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4718,7 +4803,7 @@ func (x *SwapReservation) String() string {
 func (*SwapReservation) ProtoMessage() {}
 
 func (x *SwapReservation) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[56]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4731,7 +4816,7 @@ func (x *SwapReservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwapReservation.ProtoReflect.Descriptor instead.
 func (*SwapReservation) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{56}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *SwapReservation) GetDisk() []byte {
@@ -4784,7 +4869,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4796,7 +4881,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[57]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4809,7 +4894,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{57}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Message) GetKind() isMessage_Kind {
@@ -4985,7 +5070,7 @@ type Renew struct {
 
 func (x *Renew) Reset() {
 	*x = Renew{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4997,7 +5082,7 @@ func (x *Renew) String() string {
 func (*Renew) ProtoMessage() {}
 
 func (x *Renew) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[58]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5010,7 +5095,7 @@ func (x *Renew) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renew.ProtoReflect.Descriptor instead.
 func (*Renew) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{58}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Renew) GetSentNs() int64 {
@@ -5041,13 +5126,14 @@ type Grant struct {
 	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
 	Term          uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
+	Live          []uint32               `protobuf:"varint,5,rep,packed,name=live,proto3" json:"live,omitempty"` // servers that had a lease when this round began
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5059,7 +5145,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[59]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5072,7 +5158,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{59}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Grant) GetSentNs() int64 {
@@ -5103,6 +5189,13 @@ func (x *Grant) GetTerm() uint64 {
 	return 0
 }
 
+func (x *Grant) GetLive() []uint32 {
+	if x != nil {
+		return x.Live
+	}
+	return nil
+}
+
 // Propose carries a proposal to the leader.
 type Propose struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5113,7 +5206,7 @@ type Propose struct {
 
 func (x *Propose) Reset() {
 	*x = Propose{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5125,7 +5218,7 @@ func (x *Propose) String() string {
 func (*Propose) ProtoMessage() {}
 
 func (x *Propose) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[60]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5138,7 +5231,7 @@ func (x *Propose) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Propose.ProtoReflect.Descriptor instead.
 func (*Propose) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{60}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Propose) GetProposal() []byte {
@@ -5163,7 +5256,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5175,7 +5268,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[61]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5188,7 +5281,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{61}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Refused) GetSession() uint64 {
@@ -5248,7 +5341,7 @@ type Piece struct {
 
 func (x *Piece) Reset() {
 	*x = Piece{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5260,7 +5353,7 @@ func (x *Piece) String() string {
 func (*Piece) ProtoMessage() {}
 
 func (x *Piece) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[62]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5273,7 +5366,7 @@ func (x *Piece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Piece.ProtoReflect.Descriptor instead.
 func (*Piece) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{62}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Piece) GetId() uint64 {
@@ -5328,7 +5421,7 @@ type PieceAck struct {
 
 func (x *PieceAck) Reset() {
 	*x = PieceAck{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5340,7 +5433,7 @@ func (x *PieceAck) String() string {
 func (*PieceAck) ProtoMessage() {}
 
 func (x *PieceAck) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[63]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5353,7 +5446,7 @@ func (x *PieceAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PieceAck.ProtoReflect.Descriptor instead.
 func (*PieceAck) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{63}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *PieceAck) GetId() uint64 {
@@ -5385,7 +5478,7 @@ type Complaint struct {
 
 func (x *Complaint) Reset() {
 	*x = Complaint{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5397,7 +5490,7 @@ func (x *Complaint) String() string {
 func (*Complaint) ProtoMessage() {}
 
 func (x *Complaint) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[64]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5410,7 +5503,7 @@ func (x *Complaint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Complaint.ProtoReflect.Descriptor instead.
 func (*Complaint) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{64}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Complaint) GetGmap() uint32 {
@@ -5465,7 +5558,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5477,7 +5570,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[65]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5490,7 +5583,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{65}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Release) GetIncarnation() uint64 {
@@ -5511,7 +5604,7 @@ type Death struct {
 
 func (x *Death) Reset() {
 	*x = Death{}
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5523,7 +5616,7 @@ func (x *Death) String() string {
 func (*Death) ProtoMessage() {}
 
 func (x *Death) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[66]
+	mi := &file_cluster_meta_metapb_meta_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5536,7 +5629,7 @@ func (x *Death) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Death.ProtoReflect.Descriptor instead.
 func (*Death) Descriptor() ([]byte, []int) {
-	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{66}
+	return file_cluster_meta_metapb_meta_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Death) GetServer() uint32 {
@@ -5631,7 +5724,7 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\x06server\x18\x01 \x01(\rR\x06server\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x14\n" +
 	"\x05floor\x18\x03 \x01(\x04R\x05floor\x12\x18\n" +
-	"\anumbers\x18\x04 \x03(\x04R\anumbers\"\xf1\x02\n" +
+	"\anumbers\x18\x04 \x03(\x04R\anumbers\"\x8e\x03\n" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12 \n" +
@@ -5646,7 +5739,8 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	" \x01(\rR\arelease\x12\"\n" +
 	"\rdown_since_ms\x18\v \x01(\x03R\vdownSinceMs\x12\x18\n" +
 	"\aleaving\x18\f \x01(\bR\aleaving\x12\x1b\n" +
-	"\tjoined_ms\x18\r \x01(\x03R\bjoinedMs\"\x9b\x02\n" +
+	"\tjoined_ms\x18\r \x01(\x03R\bjoinedMs\x12\x1b\n" +
+	"\tfailed_ms\x18\x0e \x01(\x03R\bfailedMs\"\x9b\x02\n" +
 	"\x04Link\x12\x12\n" +
 	"\x04gmap\x18\x01 \x01(\rR\x04gmap\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\rR\bposition\x12\x10\n" +
@@ -5730,7 +5824,7 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\aRetired\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\rR\x06number\x12\x12\n" +
-	"\x04disk\x18\x03 \x01(\fR\x04disk\"\x82\r\n" +
+	"\x04disk\x18\x03 \x01(\fR\x04disk\"\xc0\r\n" +
 	"\aCommand\x12&\n" +
 	"\x04init\x18\x01 \x01(\v2\x10.petal.meta.InitH\x00R\x04init\x12)\n" +
 	"\x05start\x18\x02 \x01(\v2\x11.petal.meta.StartH\x00R\x05start\x129\n" +
@@ -5766,7 +5860,8 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\fdelete_token\x18\x1b \x01(\v2\x17.petal.meta.DeleteTokenH\x00R\vdeleteToken\x12*\n" +
 	"\x06set_ca\x18\x1c \x01(\v2\x11.petal.meta.SetCAH\x00R\x05setCa\x12?\n" +
 	"\rupdate_server\x18\x1d \x01(\v2\x18.petal.meta.UpdateServerH\x00R\fupdateServer\x12&\n" +
-	"\x04note\x18\x1e \x01(\v2\x10.petal.meta.NoteH\x00R\x04note\x12\x17\n" +
+	"\x04note\x18\x1e \x01(\v2\x10.petal.meta.NoteH\x00R\x04note\x12<\n" +
+	"\fbrick_failed\x18\x1f \x01(\v2\x17.petal.meta.BrickFailedH\x00R\vbrickFailed\x12\x17\n" +
 	"\aunix_ms\x18d \x01(\x03R\x06unixMsB\x06\n" +
 	"\x04kind\"\x93\x02\n" +
 	"\x04Init\x12\x1d\n" +
@@ -5891,7 +5986,11 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x18\n" +
 	"\aportals\x18\x03 \x03(\tR\aportals\x12\x17\n" +
 	"\x04site\x18\x04 \x01(\tH\x00R\x04site\x88\x01\x01B\a\n" +
-	"\x05_site\"F\n" +
+	"\x05_site\"Y\n" +
+	"\vBrickFailed\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\rR\x06server\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"F\n" +
 	"\x04Note\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
 	"\x06server\x18\x02 \x01(\rR\x06server\x12\x12\n" +
@@ -5972,12 +6071,13 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\x05Renew\x12\x17\n" +
 	"\asent_ns\x18\x01 \x01(\x03R\x06sentNs\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x18\n" +
-	"\aapplied\x18\x03 \x01(\x04R\aapplied\"l\n" +
+	"\aapplied\x18\x03 \x01(\x04R\aapplied\"\x80\x01\n" +
 	"\x05Grant\x12\x17\n" +
 	"\asent_ns\x18\x01 \x01(\x03R\x06sentNs\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x12\n" +
-	"\x04term\x18\x04 \x01(\x04R\x04term\"%\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\x12\x12\n" +
+	"\x04live\x18\x05 \x03(\rR\x04live\"%\n" +
 	"\aPropose\x12\x1a\n" +
 	"\bproposal\x18\x01 \x01(\fR\bproposal\"\x8f\x01\n" +
 	"\aRefused\x12\x18\n" +
@@ -6027,7 +6127,7 @@ func file_cluster_meta_metapb_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_cluster_meta_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cluster_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_cluster_meta_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_cluster_meta_metapb_meta_proto_goTypes = []any{
 	(ServerKind)(0),         // 0: petal.meta.ServerKind
 	(*Entry)(nil),           // 1: petal.meta.Entry
@@ -6075,28 +6175,29 @@ var file_cluster_meta_metapb_meta_proto_goTypes = []any{
 	(*DeleteToken)(nil),     // 43: petal.meta.DeleteToken
 	(*SetCA)(nil),           // 44: petal.meta.SetCA
 	(*UpdateServer)(nil),    // 45: petal.meta.UpdateServer
-	(*Note)(nil),            // 46: petal.meta.Note
-	(*CreateDisk)(nil),      // 47: petal.meta.CreateDisk
-	(*UpdateDisk)(nil),      // 48: petal.meta.UpdateDisk
-	(*DeleteDisk)(nil),      // 49: petal.meta.DeleteDisk
-	(*FamilyFreed)(nil),     // 50: petal.meta.FamilyFreed
-	(*CreateTarget)(nil),    // 51: petal.meta.CreateTarget
-	(*DeleteTarget)(nil),    // 52: petal.meta.DeleteTarget
-	(*MapLun)(nil),          // 53: petal.meta.MapLun
-	(*UnmapLun)(nil),        // 54: petal.meta.UnmapLun
-	(*SetAcl)(nil),          // 55: petal.meta.SetAcl
-	(*SetChap)(nil),         // 56: petal.meta.SetChap
-	(*SwapReservation)(nil), // 57: petal.meta.SwapReservation
-	(*Message)(nil),         // 58: petal.meta.Message
-	(*Renew)(nil),           // 59: petal.meta.Renew
-	(*Grant)(nil),           // 60: petal.meta.Grant
-	(*Propose)(nil),         // 61: petal.meta.Propose
-	(*Refused)(nil),         // 62: petal.meta.Refused
-	(*Piece)(nil),           // 63: petal.meta.Piece
-	(*PieceAck)(nil),        // 64: petal.meta.PieceAck
-	(*Complaint)(nil),       // 65: petal.meta.Complaint
-	(*Release)(nil),         // 66: petal.meta.Release
-	(*Death)(nil),           // 67: petal.meta.Death
+	(*BrickFailed)(nil),     // 46: petal.meta.BrickFailed
+	(*Note)(nil),            // 47: petal.meta.Note
+	(*CreateDisk)(nil),      // 48: petal.meta.CreateDisk
+	(*UpdateDisk)(nil),      // 49: petal.meta.UpdateDisk
+	(*DeleteDisk)(nil),      // 50: petal.meta.DeleteDisk
+	(*FamilyFreed)(nil),     // 51: petal.meta.FamilyFreed
+	(*CreateTarget)(nil),    // 52: petal.meta.CreateTarget
+	(*DeleteTarget)(nil),    // 53: petal.meta.DeleteTarget
+	(*MapLun)(nil),          // 54: petal.meta.MapLun
+	(*UnmapLun)(nil),        // 55: petal.meta.UnmapLun
+	(*SetAcl)(nil),          // 56: petal.meta.SetAcl
+	(*SetChap)(nil),         // 57: petal.meta.SetChap
+	(*SwapReservation)(nil), // 58: petal.meta.SwapReservation
+	(*Message)(nil),         // 59: petal.meta.Message
+	(*Renew)(nil),           // 60: petal.meta.Renew
+	(*Grant)(nil),           // 61: petal.meta.Grant
+	(*Propose)(nil),         // 62: petal.meta.Propose
+	(*Refused)(nil),         // 63: petal.meta.Refused
+	(*Piece)(nil),           // 64: petal.meta.Piece
+	(*PieceAck)(nil),        // 65: petal.meta.PieceAck
+	(*Complaint)(nil),       // 66: petal.meta.Complaint
+	(*Release)(nil),         // 67: petal.meta.Release
+	(*Death)(nil),           // 68: petal.meta.Death
 }
 var file_cluster_meta_metapb_meta_proto_depIdxs = []int32{
 	3,  // 0: petal.meta.Record.hard:type_name -> petal.meta.Hard
@@ -6123,17 +6224,17 @@ var file_cluster_meta_metapb_meta_proto_depIdxs = []int32{
 	20, // 21: petal.meta.Target.chap:type_name -> petal.meta.Chap
 	25, // 22: petal.meta.Command.init:type_name -> petal.meta.Init
 	26, // 23: petal.meta.Command.start:type_name -> petal.meta.Start
-	47, // 24: petal.meta.Command.create_disk:type_name -> petal.meta.CreateDisk
-	48, // 25: petal.meta.Command.update_disk:type_name -> petal.meta.UpdateDisk
-	49, // 26: petal.meta.Command.delete_disk:type_name -> petal.meta.DeleteDisk
-	50, // 27: petal.meta.Command.family_freed:type_name -> petal.meta.FamilyFreed
-	51, // 28: petal.meta.Command.create_target:type_name -> petal.meta.CreateTarget
-	52, // 29: petal.meta.Command.delete_target:type_name -> petal.meta.DeleteTarget
-	53, // 30: petal.meta.Command.map_lun:type_name -> petal.meta.MapLun
-	54, // 31: petal.meta.Command.unmap_lun:type_name -> petal.meta.UnmapLun
-	55, // 32: petal.meta.Command.set_acl:type_name -> petal.meta.SetAcl
-	56, // 33: petal.meta.Command.set_chap:type_name -> petal.meta.SetChap
-	57, // 34: petal.meta.Command.swap_reservation:type_name -> petal.meta.SwapReservation
+	48, // 24: petal.meta.Command.create_disk:type_name -> petal.meta.CreateDisk
+	49, // 25: petal.meta.Command.update_disk:type_name -> petal.meta.UpdateDisk
+	50, // 26: petal.meta.Command.delete_disk:type_name -> petal.meta.DeleteDisk
+	51, // 27: petal.meta.Command.family_freed:type_name -> petal.meta.FamilyFreed
+	52, // 28: petal.meta.Command.create_target:type_name -> petal.meta.CreateTarget
+	53, // 29: petal.meta.Command.delete_target:type_name -> petal.meta.DeleteTarget
+	54, // 30: petal.meta.Command.map_lun:type_name -> petal.meta.MapLun
+	55, // 31: petal.meta.Command.unmap_lun:type_name -> petal.meta.UnmapLun
+	56, // 32: petal.meta.Command.set_acl:type_name -> petal.meta.SetAcl
+	57, // 33: petal.meta.Command.set_chap:type_name -> petal.meta.SetChap
+	58, // 34: petal.meta.Command.swap_reservation:type_name -> petal.meta.SwapReservation
 	28, // 35: petal.meta.Command.join:type_name -> petal.meta.Join
 	29, // 36: petal.meta.Command.leave:type_name -> petal.meta.Leave
 	30, // 37: petal.meta.Command.confirm:type_name -> petal.meta.Confirm
@@ -6150,27 +6251,28 @@ var file_cluster_meta_metapb_meta_proto_depIdxs = []int32{
 	43, // 48: petal.meta.Command.delete_token:type_name -> petal.meta.DeleteToken
 	44, // 49: petal.meta.Command.set_ca:type_name -> petal.meta.SetCA
 	45, // 50: petal.meta.Command.update_server:type_name -> petal.meta.UpdateServer
-	46, // 51: petal.meta.Command.note:type_name -> petal.meta.Note
-	0,  // 52: petal.meta.Init.kind:type_name -> petal.meta.ServerKind
-	27, // 53: petal.meta.Start.links:type_name -> petal.meta.SeenLink
-	0,  // 54: petal.meta.Join.kind:type_name -> petal.meta.ServerKind
-	33, // 55: petal.meta.Reconfigure.links:type_name -> petal.meta.LinkChange
-	41, // 56: petal.meta.CompleteBarrier.answers:type_name -> petal.meta.BarrierAnswer
-	20, // 57: petal.meta.SetChap.chap:type_name -> petal.meta.Chap
-	59, // 58: petal.meta.Message.renew:type_name -> petal.meta.Renew
-	60, // 59: petal.meta.Message.grant:type_name -> petal.meta.Grant
-	61, // 60: petal.meta.Message.propose:type_name -> petal.meta.Propose
-	62, // 61: petal.meta.Message.refused:type_name -> petal.meta.Refused
-	63, // 62: petal.meta.Message.piece:type_name -> petal.meta.Piece
-	64, // 63: petal.meta.Message.piece_ack:type_name -> petal.meta.PieceAck
-	65, // 64: petal.meta.Message.complaint:type_name -> petal.meta.Complaint
-	66, // 65: petal.meta.Message.release:type_name -> petal.meta.Release
-	67, // 66: petal.meta.Message.death:type_name -> petal.meta.Death
-	67, // [67:67] is the sub-list for method output_type
-	67, // [67:67] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	47, // 51: petal.meta.Command.note:type_name -> petal.meta.Note
+	46, // 52: petal.meta.Command.brick_failed:type_name -> petal.meta.BrickFailed
+	0,  // 53: petal.meta.Init.kind:type_name -> petal.meta.ServerKind
+	27, // 54: petal.meta.Start.links:type_name -> petal.meta.SeenLink
+	0,  // 55: petal.meta.Join.kind:type_name -> petal.meta.ServerKind
+	33, // 56: petal.meta.Reconfigure.links:type_name -> petal.meta.LinkChange
+	41, // 57: petal.meta.CompleteBarrier.answers:type_name -> petal.meta.BarrierAnswer
+	20, // 58: petal.meta.SetChap.chap:type_name -> petal.meta.Chap
+	60, // 59: petal.meta.Message.renew:type_name -> petal.meta.Renew
+	61, // 60: petal.meta.Message.grant:type_name -> petal.meta.Grant
+	62, // 61: petal.meta.Message.propose:type_name -> petal.meta.Propose
+	63, // 62: petal.meta.Message.refused:type_name -> petal.meta.Refused
+	64, // 63: petal.meta.Message.piece:type_name -> petal.meta.Piece
+	65, // 64: petal.meta.Message.piece_ack:type_name -> petal.meta.PieceAck
+	66, // 65: petal.meta.Message.complaint:type_name -> petal.meta.Complaint
+	67, // 66: petal.meta.Message.release:type_name -> petal.meta.Release
+	68, // 67: petal.meta.Message.death:type_name -> petal.meta.Death
+	68, // [68:68] is the sub-list for method output_type
+	68, // [68:68] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_cluster_meta_metapb_meta_proto_init() }
@@ -6209,10 +6311,11 @@ func file_cluster_meta_metapb_meta_proto_init() {
 		(*Command_SetCa)(nil),
 		(*Command_UpdateServer)(nil),
 		(*Command_Note)(nil),
+		(*Command_BrickFailed)(nil),
 	}
 	file_cluster_meta_metapb_meta_proto_msgTypes[44].OneofWrappers = []any{}
-	file_cluster_meta_metapb_meta_proto_msgTypes[47].OneofWrappers = []any{}
-	file_cluster_meta_metapb_meta_proto_msgTypes[57].OneofWrappers = []any{
+	file_cluster_meta_metapb_meta_proto_msgTypes[48].OneofWrappers = []any{}
+	file_cluster_meta_metapb_meta_proto_msgTypes[58].OneofWrappers = []any{
 		(*Message_Raft)(nil),
 		(*Message_Renew)(nil),
 		(*Message_Grant)(nil),
@@ -6230,7 +6333,7 @@ func file_cluster_meta_metapb_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_meta_metapb_meta_proto_rawDesc), len(file_cluster_meta_metapb_meta_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   67,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
