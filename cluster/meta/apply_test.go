@@ -239,7 +239,7 @@ func TestReleases(t *testing.T) {
 	times.GetJoin().TimesPermille = 2000
 	s = s.with(t, start(2))
 	s.times = 1000
-	refused(t, s, times, ErrInvalid, "2000/1000", "scale")
+	refused(t, s, times, ErrInvalid, "its times are 2 times", "the cluster's 1 times", "scale = 1", "and stay")
 }
 
 func leave(name string) *metapb.Command {

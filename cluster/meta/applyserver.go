@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -217,8 +218,9 @@ func (n *State) compatible(thing string, self placement.Server, release, times u
 		}
 	}
 	if times != 0 && n.times != 0 && times != n.times {
-		return refuse(ErrInvalid, thing, fmt.Sprintf("its intervals are %d/1000 of the default ones, the cluster's are %d/1000", times, n.times),
-			"set the same [time] scale on every server")
+		scale := func(permille uint32) string { return strconv.FormatFloat(float64(permille)/1000, 'f', -1, 64) }
+		return refuse(ErrInvalid, thing, fmt.Sprintf("its times are %s times the default ones, the cluster's %s times", scale(times), scale(n.times)),
+			fmt.Sprintf("set [time] as on the other servers (scale = %s): the cluster's times were chosen at the first start of its first server, and stay", scale(n.times)))
 	}
 	return nil
 }
