@@ -24,9 +24,13 @@ type memberView struct {
 	name    string
 	down    time.Time // zero: up
 	inSync  bool
-	filling bool // in sync, but misses blocks
-	blank   bool // has nothing that counts
+	filling bool      // in sync, but misses blocks
+	blank   bool      // has nothing that counts
+	failed  time.Time // its brick has; zero: it has not
 }
+
+// up reports whether the member answers for its copy.
+func (m memberView) up() bool { return m.down.IsZero() && m.failed.IsZero() }
 
 // whole reports whether the member has every acknowledged write in its own place.
 func (m memberView) whole() bool { return m.inSync && !m.filling }
@@ -38,14 +42,14 @@ func (l *linkView) has(name string) bool {
 // serving reports whether all of the link is served if the node called without
 // fails (empty: as it is).
 func (l *linkView) serving(without string) bool {
-	if slices.ContainsFunc(l.members, func(m memberView) bool { return m.down.IsZero() && m.name != without && m.whole() }) {
+	if slices.ContainsFunc(l.members, func(m memberView) bool { return m.up() && m.name != without && m.whole() }) {
 		return true
 	}
 	if _, gone := l.stranded(); without != "" || len(gone) > 0 {
 		return false
 	}
 	// Who misses blocks gets them from another, or nobody has them any more.
-	return slices.ContainsFunc(l.members, func(m memberView) bool { return m.down.IsZero() && m.inSync })
+	return slices.ContainsFunc(l.members, func(m memberView) bool { return m.up() && m.inSync })
 }
 
 // stranded is the only member in sync, if it still misses blocks, and those out of
@@ -86,7 +90,7 @@ func viewLinks(s *meta.State, gmap uint32) []linkView {
 			m := placement.Member(i)
 			view := memberView{name: serverName(s, id), inSync: l.InSync.Has(m), filling: l.Filling.Has(m), blank: l.Blank.Has(m)}
 			if srv := s.Server(id); srv != nil {
-				view.down = srv.Down
+				view.down, view.failed = srv.Down, srv.Failed
 			}
 			v.members = append(v.members, view)
 		}
@@ -110,9 +114,9 @@ func judge(links []linkView) api.Health {
 		l := &links[i]
 		since := l.degraded
 		for _, m := range l.members {
-			if !m.whole() || !m.down.IsZero() {
+			if !m.whole() || !m.up() {
 				h.State = worse(h.State, "degraded")
-				since = earlier(since, m.down)
+				since = earlier(earlier(since, m.down), m.failed)
 			}
 		}
 		if !l.serving("") {
@@ -175,6 +179,9 @@ func reasons(links []linkView) (why, fix []string) {
 			case !m.down.IsZero():
 				say(&why, "%s is down, or cut off from the others, since %s", m.name, m.down.Local().Format(time.DateTime))
 				say(&fix, "start %s again, or mend the network to it: it then copies by itself what it has missed", m.name)
+			case !m.failed.IsZero():
+				say(&why, "the brick of %s has failed, since %s: %s is up, and serves nothing of it", m.name, m.failed.Local().Format(time.DateTime), m.name)
+				say(&fix, "see `petal status` on %s: if its disk is well again, restart %s; if it is lost, mount an empty one in its place and start %s with `petal serve --accept-loss`", m.name, m.name, m.name)
 			case !m.inSync:
 				say(&why, "%s is up and has missed writes", m.name)
 				say(&fix, "wait: %s is about to catch up; if it does not, `petal status` on %s says why", m.name, m.name)
@@ -225,7 +232,7 @@ func risks(links []linkView) (out []api.Risk) {
 	names := map[string]bool{}
 	for i := range links {
 		for _, m := range links[i].members {
-			names[m.name] = m.down.IsZero()
+			names[m.name] = m.up()
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {

@@ -81,6 +81,16 @@ func TestHealth(t *testing.T) {
 				m.down, m.inSync, m.blank = noon, false, true
 			}
 		}), "degraded", 100, "n2 is copying what it has missed", "start n3 again", "n2 25 lost; n4 25 lost"},
+		{"a brick has failed", ring(4, 2, func(p, node int, m *memberView) {
+			if node == 3 {
+				m.failed, m.inSync = noon, false
+			}
+		}), "degraded", 100, "the brick of n3 has failed, since 2026-11-21 12:00:00", "start n3 with `petal serve --accept-loss`", "n2 25 lost; n4 25 lost"},
+		{"the brick of the only copy has failed", ring(4, 1, func(p, node int, m *memberView) {
+			if node == 3 {
+				m.failed = noon
+			}
+		}), "unavailable", 75, "nobody who is up has all of link 1.2, 25 % of the disk: only n3 has", "restart n3", "n1 25 lost; n2 25 lost; n4 25 lost"},
 		{"copying", ring(4, 2, func(_, node int, m *memberView) { m.filling = node == 3 }), "degraded", 100, "n3 is copying", "wait", "n2 25 lost; n4 25 lost"},
 	} {
 		h := judge(c.links)

@@ -20,6 +20,8 @@ func command(kind any) *metapb.Command {
 		return &metapb.Command{Kind: &metapb.Command_Leave{Leave: k}}
 	case *metapb.Note:
 		return &metapb.Command{Kind: &metapb.Command_Note{Note: k}}
+	case *metapb.BrickFailed:
+		return &metapb.Command{Kind: &metapb.Command_BrickFailed{BrickFailed: k}}
 	case *metapb.UpdateServer:
 		return &metapb.Command{Kind: &metapb.Command_UpdateServer{UpdateServer: k}}
 	case *metapb.SetCA:

@@ -370,10 +370,28 @@ func (n *Node) incarnationNow() uint64 {
 	return n.incarnation
 }
 
-// brickFailed notes that the brick is gone for good. Status shows it; its links
-// go to other members.
+// brickFailed notes that the brick is gone for good, here and in the agreed state.
+// Its links go to other members.
 func (n *Node) brickFailed(err error) {
 	n.opt.Log.Error("brick failed; the node keeps serving what it can", "error", err)
+	n.env.Clock.AfterFunc(0, func() { n.tellFailed(err) })
+}
+
+func (n *Node) tellFailed(why error) {
+	if n.ctx.Err() != nil {
+		return
+	}
+	incarnation := n.incarnationNow()
+	if incarnation == 0 {
+		return // it is just being opened: the start fails
+	}
+	n.ProposeAsync(command(&metapb.BrickFailed{Server: uint32(n.self), Incarnation: incarnation, Why: strings.ToValidUTF8(why.Error(), "?")}), func(_ *meta.State, err error) {
+		if errors.Is(err, meta.ErrNoQuorum) {
+			n.env.Clock.AfterFunc(startRetry, func() { n.tellFailed(why) })
+		} else if err != nil {
+			n.opt.Log.Error("the cluster could not be told that the brick has failed", "error", err)
+		}
+	})
 }
 
 // healthy says whether this server may ask for a lease: one must not outlive the

@@ -76,6 +76,8 @@ func (n *State) applyCluster(cmd *metapb.Command) error {
 		return n.confirm(k.Confirm)
 	case *metapb.Command_UpdateServer:
 		return n.updateServer(k.UpdateServer)
+	case *metapb.Command_BrickFailed:
+		return n.brickFailed(k.BrickFailed)
 	case *metapb.Command_Reopen:
 		return n.reopen(k.Reopen)
 	case *metapb.Command_Reconfigure:

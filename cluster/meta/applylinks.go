@@ -114,7 +114,11 @@ func (n *State) reconfigure(c *metapb.Reconfigure) error {
 		}
 	}
 	if heads > 0 {
-		n.event("link", 0, "%d links are led again by the first server of their ring", heads)
+		links := "one link is led again by the first server of its ring"
+		if heads > 1 {
+			links = fmt.Sprintf("%d links are led again by the first servers of their rings", heads)
+		}
+		n.event("link", 0, "%s", links)
 	}
 	return nil
 }

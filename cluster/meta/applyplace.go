@@ -72,11 +72,16 @@ func (n *State) tooFew(kind placement.Scheme, present []*Server) error {
 // new disks are made without it: as long as it keeps its vote.
 const goneAfter = 5 * time.Minute
 
+// goneAfter is the constant, by the cluster's own times.
+func (n *State) goneAfter() time.Duration {
+	return goneAfter * time.Duration(cmp.Or(n.times, 1000)) / 1000
+}
+
 // present returns the servers that a new disk is to lie on: those that hold data,
 // without those that have long been down. So the disks of a server that is lost
 // for good can be copied to new ones.
 func (n *State) present() []*Server {
-	after := goneAfter.Milliseconds() * int64(cmp.Or(n.times, 1000)) / 1000
+	after := n.goneAfter().Milliseconds()
 	return slices.DeleteFunc(n.DataServers(), func(v *Server) bool { return !v.Down.IsZero() && n.now-v.Down.UnixMilli() >= after })
 }
 

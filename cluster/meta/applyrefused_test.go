@@ -186,3 +186,33 @@ func TestEmptyBrick(t *testing.T) {
 		t.Errorf("an empty brick beside a whole copy: %+v", i)
 	}
 }
+
+// TestBrickFailed: that a process serves nothing of its brick is known to all until
+// the next one starts.
+func TestBrickFailed(t *testing.T) {
+	s := clusterOf(t, 2)
+	failed := func(incarnation uint64) *metapb.Command {
+		return &metapb.Command{UnixMs: 77, Kind: &metapb.Command_BrickFailed{BrickFailed: &metapb.BrickFailed{Server: 2, Incarnation: incarnation, Why: "input/output error"}}}
+	}
+	refused(t, s, failed(9), ErrStale)
+	s = s.with(t, failed(1))
+	if at := s.Server(2).Failed; at.UnixMilli() != 77 {
+		t.Errorf("failed at %v", at)
+	}
+	if last := s.Events()[len(s.Events())-1]; last.Kind != "brick" || !strings.Contains(last.Text, "n2 has failed") || !strings.Contains(last.Text, "input/output error") {
+		t.Errorf("%+v", last)
+	}
+	b, err := s.marshal(snapshotFormat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if read, err := unmarshal(b); err != nil || encoded(read) != encoded(s) || read.Server(2).Failed.UnixMilli() != 77 {
+		t.Errorf("a snapshot forgets it: %v", err)
+	}
+	if again := s.with(t, failed(1)); len(again.Events()) != len(s.Events()) {
+		t.Error("told twice")
+	}
+	if s = s.with(t, start(2)); !s.Server(2).Failed.IsZero() {
+		t.Error("the next process has failed before it began")
+	}
+}

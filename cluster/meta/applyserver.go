@@ -26,7 +26,7 @@ func since(cmd *metapb.Command) uint32 {
 	case *metapb.Command_Join, *metapb.Command_Leave, *metapb.Command_Confirm, *metapb.Command_UpdateServer, *metapb.Command_Reopen,
 		*metapb.Command_Reconfigure, *metapb.Command_Fence, *metapb.Command_FenceConfirm, *metapb.Command_Rejoined, *metapb.Command_Filled,
 		*metapb.Command_ForceLink, *metapb.Command_BumpVver, *metapb.Command_CompleteBarrier, *metapb.Command_CreateToken,
-		*metapb.Command_DeleteToken, *metapb.Command_SetCa, *metapb.Command_Note:
+		*metapb.Command_DeleteToken, *metapb.Command_SetCa, *metapb.Command_Note, *metapb.Command_BrickFailed:
 		return 2
 	}
 	return 1
@@ -281,7 +281,7 @@ func (n *State) dispensable(v *Server, thing string) error {
 	if last > 0 {
 		why = fmt.Sprintf("it has the last copy of %d of its %d links: data of disks %s would be lost", last, len(n.LinksOf(v.ID)), someOf(disks))
 	}
-	return refuse(ErrInUse, thing, why, fmt.Sprintf("if it is to go for good: stop it, and %v later new disks are made without it; copy these disks to such, delete them, then remove it", goneAfter))
+	return refuse(ErrInUse, thing, why, fmt.Sprintf("if it is to go for good: stop it, and %v later new disks are made without it; copy these disks to such, delete them, then remove it", n.goneAfter()))
 }
 
 // someOf lists names, not too many.

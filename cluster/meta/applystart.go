@@ -41,6 +41,7 @@ func (n *State) start(c *metapb.Start) error {
 		}
 	}
 	srv.Incarnation++
+	srv.Failed = unixMs(0)
 	srv.Bricks, srv.Release = bricks, max(c.Release, 1)
 	if len(c.Addresses) > 0 {
 		srv.Addresses = slices.Clone(c.Addresses)
@@ -173,6 +174,23 @@ func (n *State) confirm(c *metapb.Confirm) error {
 	}
 	srv.Confirmed = c.Incarnation
 	n.servers[srv.ID] = srv
+	return nil
+}
+
+// brickFailed notes that a process serves nothing of its brick any more, so that
+// everybody can tell how the disks are. What becomes of its links is the
+// controller's business.
+func (n *State) brickFailed(c *metapb.BrickFailed) error {
+	srv, err := n.process(c.Server, c.Incarnation)
+	if err != nil {
+		return err
+	}
+	if !srv.Failed.IsZero() {
+		return nil
+	}
+	srv.Failed = unixMs(max(n.now, 1))
+	n.servers[srv.ID] = srv
+	n.event("brick", srv.ID, "the brick of server %s has failed, and is served no more until the server is started again: %s", n.label(srv.ID), c.Why)
 	return nil
 }
 

@@ -18,7 +18,7 @@ func (s *State) encodeCluster(p *metapb.State) {
 	p.Conf = s.conf.encode()
 	for _, v := range s.Servers() {
 		srv := &metapb.Server{Id: uint32(v.ID), Name: v.Name, Incarnation: v.Incarnation, Site: v.Site, Kind: metapb.ServerKind(v.Kind), Addresses: v.Addresses, Portals: v.Portals,
-			Confirmed: v.Confirmed, Release: v.Release, DownSinceMs: toMs(v.Down), Leaving: v.Leaving, JoinedMs: toMs(v.Joined)}
+			Confirmed: v.Confirmed, Release: v.Release, DownSinceMs: toMs(v.Down), Leaving: v.Leaving, JoinedMs: toMs(v.Joined), FailedMs: toMs(v.Failed)}
 		for _, b := range v.Bricks {
 			srv.Bricks = append(srv.Bricks, b[:])
 		}
@@ -55,7 +55,7 @@ func (s *State) decodeCluster(p *metapb.State) error {
 	s.caCert, s.caKey, s.conf = p.CaCertificate, p.SealedCaKey, confOf(p.Conf)
 	for _, v := range p.Servers {
 		srv := &Server{ID: placement.Server(v.Id), Name: v.Name, Incarnation: v.Incarnation, Site: v.Site, Kind: kindOf(v.Kind), Addresses: v.Addresses, Portals: v.Portals,
-			Confirmed: v.Confirmed, Release: max(v.Release, 1), Down: unixMs(v.DownSinceMs), Leaving: v.Leaving, Joined: unixMs(v.JoinedMs)}
+			Confirmed: v.Confirmed, Release: max(v.Release, 1), Down: unixMs(v.DownSinceMs), Leaving: v.Leaving, Joined: unixMs(v.JoinedMs), Failed: unixMs(v.FailedMs)}
 		for _, b := range v.Bricks {
 			id, err := idOf(b, "brick id")
 			if err != nil {

@@ -149,6 +149,7 @@ func (c *Config) check() error {
 // begin starts what runs by time, and, where nobody else votes, an election.
 func (g *Group) begin() {
 	g.armElection()
+	g.election.led = g.now()
 	g.mine.offset = g.wallOffset()
 	conf := g.view.Conf()
 	if len(conf.Voters) == 1 && conf.Voters[0] == g.cfg.Self && !conf.Joint() {

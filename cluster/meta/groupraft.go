@@ -24,6 +24,7 @@ type election struct {
 	heard    time.Duration // when the leader was last heard of, or a vote given
 	patience time.Duration
 	forgot   bool
+	led      time.Duration // when somebody was last seen to lead, or this process began
 }
 
 // armElection begins to wait anew.
@@ -35,6 +36,9 @@ func (g *Group) armElection() {
 
 // tickRaft runs raft's time: a leader's is raft's own, a follower's is election.
 func (g *Group) tickRaft() {
+	if g.leaderID() != 0 {
+		g.election.led = g.now()
+	}
 	if g.isLeader() {
 		g.raft(func() error { g.rn.Tick(); return nil })
 		return

@@ -38,6 +38,7 @@ type Server struct {
 	Release     uint32   // of its latest process
 	Joined      time.Time
 	Down        time.Time // since when it has had no lease; zero: it has one, or nobody has noticed yet
+	Failed      time.Time // since when its process has served nothing of its brick, which has failed; zero: it has not
 	Leaving     bool      // it is being taken out of the voters and then out of the cluster
 }
 

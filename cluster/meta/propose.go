@@ -58,8 +58,14 @@ func (g *Group) propose(cmd *metapb.Command, done func(*State, error)) {
 }
 
 // patience is how long those who ask wait for a majority. With what it takes to
-// look at the clock and to bring the answer, that is Times.Lease.
-func (g *Group) patience() time.Duration { return g.cfg.Times.Lease - 2*g.cfg.Times.Tick }
+// look at the clock and to bring the answer, that is Times.Lease at most. Where
+// nobody has led for longer than an election takes, less of it helps as much.
+func (g *Group) patience() time.Duration {
+	if g.leaderID() == 0 && g.now()-g.election.led >= 2*g.cfg.Times.Election {
+		return g.cfg.Times.Lease / 2
+	}
+	return g.cfg.Times.Lease - 2*g.cfg.Times.Tick
+}
 
 // note has something written into the events. Nobody waits for it; without a
 // majority it is only in the log.
@@ -227,7 +233,7 @@ func (g *Group) noQuorum() error {
 	for _, id := range g.view.conf.Voters {
 		names = append(names, g.view.label(id))
 	}
-	return refuse(ErrNoQuorum, "server "+g.view.label(g.cfg.Self), fmt.Sprintf("%s for %v; most of the voters %s must be up and in touch", why, g.patience(), someOf(names)),
+	return refuse(ErrNoQuorum, "server "+g.view.label(g.cfg.Self), fmt.Sprintf("%s; most of the voters %s must be up and in touch", why, someOf(names)),
 		"see `petal cluster status` there; the command may still take effect")
 }
 
