@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"strings"
 	"syscall"
 
 	"petal/journal/vfs"
@@ -24,9 +25,11 @@ type disk struct {
 	trouble func(op vfs.Op) verdict
 	// dead: every operation fails with EIO, of this process and later ones.
 	dead bool
-	// refuse has the next write or sync fail with EIO. After that nobody knows what
+	// refuse has the next write or sync fail with EIO, of a file whose name begins with
+	// only. After that nobody knows what
 	// of the unsynced is left (hurt), and the process can do no more with the disk.
 	refuse, hurt bool
+	only         string
 	// ops counts down to a crash in the middle of an operation; 0: none.
 	crashIn int
 	onCrash func()
@@ -206,7 +209,7 @@ func (f *file) verdict(kind vfs.Kind, off, n int64) (verdict, error) {
 	if f.l.d.trouble != nil {
 		v = f.l.d.trouble(vfs.Op{Kind: kind, Name: f.name, Off: off, Len: n})
 	}
-	if d := f.l.d; d.refuse && (kind == vfs.OpSync || kind == vfs.OpWrite) {
+	if d := f.l.d; d.refuse && (kind == vfs.OpSync || kind == vfs.OpWrite) && strings.HasPrefix(f.name, d.only) {
 		d.refuse, d.hurt = false, true
 		v.err = syscall.EIO
 	}

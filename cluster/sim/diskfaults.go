@@ -19,8 +19,11 @@ func (n *nemesis) refuse() {
 	if n.rng.IntN(3) == 0 {
 		d = m.node
 	}
-	n.s.tracef("faults: the next write or sync of the %s disk of %d fails", d.name, m.id)
-	d.refuse = true
+	d.refuse, d.only = true, ""
+	if d == m.brick && n.looks.IntN(2) == 0 { // else it is mostly the journal's
+		d.only = "data"
+	}
+	n.s.tracef("faults: the next write or sync of the %s disk of %d fails, of %q", d.name, m.id, d.only)
 	n.later(n.long(), func() {
 		if m.kill("for its disk has failed it"); m.node.hurt || m.brick.hurt {
 			n.s.failf("machine %d: a disk is hurt still", m.id)

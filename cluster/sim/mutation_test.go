@@ -15,6 +15,7 @@ import (
 
 var (
 	mutationFlag = flag.String("mutations", "", "look for these deliberate bugs, names with commas, or all")
+	mutationBin  = flag.String("mutationbin", "", "only build them, into this directory, one program for each")
 	mutationTime = flag.Duration("mutationtime", 3*time.Minute, "how long to look for each")
 )
 
@@ -55,7 +56,7 @@ var mutations = []mutation{
 	{"failed-home-write-counts", "D.4", "cluster/brick/destage.go", "vfs.WriteMany(d.runs); err != nil {", "vfs.WriteMany(d.runs); err != nil && false {"},
 	{"failed-home-sync-counts", "D.4", "cluster/brick/destage.go", "f.plain.Sync(); err != nil {", "f.plain.Sync(); err != nil && false {"},
 	{"failed-map-flush-counts", "D.4", "cluster/brick/destage.go", "b.pmap.flush(b.stop); err != nil {", "b.pmap.flush(b.stop); err != nil && false {"},
-	{"replaced-disk-counts", "R14", "cluster/meta/applylinks.go", "return c.Witnessed < srv.Confirmed || replaced, nil", "return replaced && c.Witnessed > srv.Confirmed, nil"},
+	{"replaced-disk-counts", "R14", "cluster/meta/applystart.go", "	case !c.HasWitness || srv.Kind == Witness:\n", "	case true:\n"},
 	{"forgotten-with-the-journal", "R12", "cluster/brick/doneops.go", "	if len(d.list) == 0 {\n		if !d.saved", "	if true {\n		if !d.saved"},
 }
 
@@ -88,7 +89,14 @@ func TestMutations(t *testing.T) {
 			continue
 		}
 		t.Run(m.name, func(t *testing.T) {
-			bin := m.build(t)
+			dir := *mutationBin
+			if dir == "" {
+				dir = t.TempDir()
+			}
+			bin := m.build(t, dir)
+			if *mutationBin != "" {
+				return
+			}
 			began := time.Now()
 			cmd := exec.Command(bin, "-test.run=TestFreshSeeds", "-test.timeout=0", "-simtime="+mutationTime.String())
 			out, err := cmd.CombinedOutput()
@@ -98,7 +106,8 @@ func TestMutations(t *testing.T) {
 			case seed < 0 || !strings.Contains(string(out), "--- FAIL: TestFreshSeeds"):
 				t.Errorf("%s: %v\n%s", m.rule, err, out)
 			default:
-				t.Logf("%s, found after %v, %s: %.300s", m.rule, time.Since(began).Round(time.Second), runsOf.Find(out), out[seed:])
+				used := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+				t.Logf("%s, found after %v, %v of CPU, %s: %.300s", m.rule, time.Since(began).Round(time.Second), used.Round(time.Second), runsOf.Find(out), out[seed:])
 			}
 		})
 	}
@@ -108,8 +117,7 @@ func TestMutations(t *testing.T) {
 var runsOf = regexp.MustCompile(`\d+ runs, \S+ simulated`)
 
 // build compiles this package's tests against the mutated file.
-func (m *mutation) build(t *testing.T) string {
-	dir := t.TempDir()
+func (m *mutation) build(t *testing.T, dir string) string {
 	text, err := m.mutate()
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +126,7 @@ func (m *mutation) build(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mutated, overlay, bin := filepath.Join(dir, "mutated.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test")
+	mutated, overlay, bin := filepath.Join(dir, m.name+".go"), filepath.Join(dir, m.name+".json"), filepath.Join(dir, m.name+".test")
 	replace, err := json.Marshal(map[string]map[string]string{"Replace": {original: mutated}})
 	if err != nil {
 		t.Fatal(err)
