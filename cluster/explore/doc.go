@@ -43,6 +43,8 @@
 //	joined           a member with missing blocks, 1 crash        12,290     31,661   28
 //	forsaken         its source out of sync, 1 crash               1,078      1,962   25
 //	tailed           a head comes back with a tail, 1 crash        3,140      7,709   32
+//	marked           who misses what it once had marked, alone     1,463      3,286   30
+//	halfway          what was got while let in is lost, 1 crash    7,224     18,804   36
 //	three            r = 3, 2 reads                                  111        328   14
 //	three-crash      r = 3, 1 crash                               33,874    117,130   30
 //	three-rejoin     r = 3, R9                                    58,872    230,977   43

@@ -40,6 +40,12 @@ func (s *state) begin() {
 		s.tail()
 	case Marked:
 		s.marked()
+	case Halfway:
+		s.degrade()
+		s.quiesce()
+		s.all(move{kind: mvAdmit, c: uint8(len(s.k.Writes) - 1)}, move{kind: mvDestage}, move{kind: mvRot, a: 1}, move{kind: mvCrash}, move{kind: mvDisconnect, b: 1})
+		s.comeBack(0)
+		s.comeBack(1)
 	case Lonely:
 		s.desert()
 		s.comeBack(1)
