@@ -23,6 +23,13 @@ type slowness struct {
 	until      time.Duration
 	next       time.Duration            // nobody has to rest before that
 	times      map[placement.Server]int // each time it rests longer
+	out        map[outOf]time.Duration  // members that live and are not in sync, and since when
+}
+
+// outOf is a member that is out of a link.
+type outOf struct {
+	link   placement.LinkID
+	member placement.Member
 }
 
 // hear notes a complaint.
@@ -48,6 +55,40 @@ func (s *slowness) victim() placement.Server {
 	return s.complaints[0].on
 }
 
+// called reports whether one server calls another slow.
+func (s *slowness) called(by, on placement.Server) bool {
+	return slices.ContainsFunc(s.complaints, func(c complaint) bool { return c.by == by && c.on == on })
+}
+
+// hearOut counts the silence of those who lead links without a member that lives.
+// A disk that is slow enough seems to stand still at times: its server is fenced
+// and stays out, and nobody is left who could tell how slow it is, but itself. So
+// one that calls itself slow, and has long been out of a link, is called slow by
+// who leads that link.
+func (g *Group) hearOut() {
+	s, now := &g.leader.slow, g.now()
+	out := map[outOf]time.Duration{}
+	for _, id := range g.view.Links() {
+		l, servers := g.view.LinkInfo(id), g.view.LinkServers(id)
+		for i, srv := range servers {
+			m := placement.Member(i)
+			if l.InSync.Has(m) || !g.live(srv) {
+				continue
+			}
+			key := outOf{id, m}
+			since, known := s.out[key]
+			if !known {
+				since = now
+			}
+			out[key] = since
+			if head := servers[l.Head]; now-since >= slowWindow*g.cfg.Times.Complain && g.live(head) && s.called(srv, srv) {
+				s.hear(complaint{link: id, ver: l.Ver, from: l.Head, about: m, by: head, on: srv, at: now})
+			}
+		}
+	}
+	s.out = out
+}
+
 // rests reports whether a server gets no lease because it is slow.
 func (g *Group) rests(id placement.Server) bool {
 	s := &g.leader.slow
@@ -66,6 +107,7 @@ func (g *Group) tickSlow() {
 	if s.next == 0 {
 		s.next = g.leader.elected + 2*t.Replace
 	}
+	g.hearOut()
 	id := s.victim()
 	if id == 0 || now < s.next || !g.spare(id) {
 		return

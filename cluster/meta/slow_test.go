@@ -160,3 +160,51 @@ func TestRejoinNeedsALease(t *testing.T) {
 		t.Errorf("with one: %v", err)
 	}
 }
+
+// TestSlowAndFencedRests: a disk so slow that it seemed to stand still: its server
+// has been fenced from one link and stays out of it, and nobody but itself is left
+// to call it slow.
+func TestSlowAndFencedRests(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		itself, rest bool
+	}{{"calls itself slow", true, true}, {"says nothing", false, false}} {
+		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
+			w := clusterWorld(t, 17, 4)
+			w.must(1, diskOf("a", 1, "mirror"))
+			lead := w.leader()
+			victim := lead%4 + 1
+			g := w.hosts[lead].group
+			g.leader.slow.next = w.hosts[lead].Now()
+			var follows, leads placement.LinkID // links of the victim
+			for _, l := range w.state().LinksOf(victim) {
+				if m, _ := w.state().MemberOf(l, victim); m == 0 {
+					leads = l
+				} else {
+					follows = l
+				}
+			}
+			m, _ := w.state().MemberOf(follows, victim)
+			g.enter(func() {
+				g.propose(&metapb.Command{Kind: &metapb.Command_Reconfigure{Reconfigure: &metapb.Reconfigure{Links: []*metapb.LinkChange{{Gmap: follows.GMap, Position: follows.Position,
+					Ver: w.state().Link(follows).Ver, InSync: uint32(placement.MembersOf(2).Without(m)), Head: uint32(1 - m), Reason: "test"}}}}}, func(*State, error) {})
+			})
+			rested := func() bool {
+				return slices.ContainsFunc(w.state().Events(), func(e *Event) bool { return strings.Contains(e.Text, "far slower than the others") })
+			}
+			for at := time.Duration(0); at < 2*slowWindow*w.times.Complain; at += time.Second {
+				if c.itself {
+					self, _ := w.state().MemberOf(leads, victim)
+					w.hosts[victim].group.ComplainSlow(leads, w.state().Link(leads).Ver, self, self)
+				}
+				w.run(time.Second)
+				if rested() && at < slowWindow*w.times.Complain/2 {
+					t.Fatalf("it rests after %v", at)
+				}
+			}
+			if rested() != c.rest {
+				t.Errorf("it rests: %t", rested())
+			}
+		})
+	}
+}
