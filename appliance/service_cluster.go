@@ -227,7 +227,7 @@ func clusterProblems(s *meta.State, c api.Cluster, replace time.Duration) (out [
 	}
 	if len(s.Servers()) == 2 {
 		out = append(out, fmt.Sprintf("two nodes and no third vote: the loss of %s stops both; add a witness (`petal witness`) or a third node", strings.Join(c.Voters, " or of ")))
-	} else if p := voteProblem(viewVotes(s), replace, spareVoters(s)); p != "" {
+	} else if p := voteProblem(viewVotes(s), replace, spareVoters(s)); p != "" && c.Quorum {
 		out = append(out, p)
 	}
 	return out

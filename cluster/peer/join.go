@@ -77,7 +77,19 @@ type joinMessage struct {
 	Answer  *JoinAnswer  `json:"answer,omitempty"`
 	Error   string       `json:"error,omitempty"` // of joinErrors
 	Text    string       `json:"text,omitempty"`
+	Hint    string       `json:"hint,omitempty"`
 }
+
+// advised is an error of the other side, with its advice.
+type advised struct {
+	error
+	hint string
+}
+
+func (a advised) Unwrap() error { return a.error }
+
+// Hint is the advice.
+func (a advised) Hint() string { return a.hint }
 
 // Limits.
 const (
@@ -157,14 +169,17 @@ func joinAt(ctx context.Context, addr string, token Token, request *JoinRequest)
 
 // err is the error that the other side sent.
 func (m *joinMessage) err() error {
-	known := joinErrors[m.Error]
+	err := joinErrors[m.Error]
 	switch {
-	case known == nil:
-		return fmt.Errorf("%w: %s", ErrRefused, m.Text)
-	case m.Text == "":
-		return known
+	case err == nil:
+		err = fmt.Errorf("%w: %s", ErrRefused, m.Text)
+	case m.Text != "":
+		err = fmt.Errorf("%w: %s", err, m.Text)
 	}
-	return fmt.Errorf("%w: %s", known, m.Text)
+	if m.Hint != "" {
+		return advised{err, m.Hint}
+	}
+	return err
 }
 
 // serveJoin answers one request. s is still a stranger: its bytes stay limited.
@@ -209,7 +224,12 @@ func refused(err error) *joinMessage {
 			return &joinMessage{Error: name, Text: cut(text)}
 		}
 	}
-	return &joinMessage{Error: "refused", Text: cut(err.Error())}
+	m := &joinMessage{Error: "refused", Text: cut(err.Error())}
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		m.Hint = cut(h.Hint())
+	}
+	return m
 }
 
 func cut(text string) string { return text[:min(len(text), joinTextMax)] }

@@ -111,6 +111,11 @@ func TestJoinErrors(t *testing.T) {
 	if _, err := Join(t.Context(), token, request); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "called n5") {
 		t.Errorf("%v", err)
 	}
+	g.err = advised{errors.New("the name is taken"), "choose another"}
+	var hint interface{ Hint() string }
+	if _, err := Join(t.Context(), token, request); !errors.Is(err, ErrRefused) || !errors.As(err, &hint) || hint.Hint() != "choose another" {
+		t.Errorf("the advice is lost: %v", err)
+	}
 	g.err = nil
 	wrong := token
 	wrong.Secret[0]++
