@@ -58,8 +58,8 @@ endif
 bench: build ## petal beside tgtd and gotgt, alternating; BENCHTIME=10s a job; NODES=4: a cluster, healthy and with a node dead; ONLY=WORD: pairs with it in their names
 	go run ./appliance/benchtab -petal bin/petal -time $(BENCHTIME) -nodes $(NODES) $(if $(ONLY),-only '$(ONLY)')
 
-soak: build ## kill -9 of one node, of any of four and of all, under verified load, and fresh seeds; SOAKTIME=1h for each
-	PETAL_BIN=$(CURDIR)/bin/petal PETAL_SOAK=$(SOAKTIME) go test -count=1 -timeout 0 -v -run 'TestKillUnderLoad|TestKills$$' ./appliance/integration
+soak: build ## nodes are killed, stopped, paused, cut off, 100 kills at least, and slowed down under verified load, and fresh seeds; SOAKTIME=1h for each
+	PETAL_BIN=$(CURDIR)/bin/petal PETAL_SOAK=$(SOAKTIME) go test -count=1 -timeout 0 -v -run 'TestKillUnderLoad|TestKills$$|TestSlowDisk' ./appliance/integration
 	$(MAKE) sim SIMTIME=$(SOAKTIME)
 	PETAL_SOAK=1 go test -count=1 -timeout 0 -v -run TestLarge ./cluster/explore
 
