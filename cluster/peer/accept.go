@@ -154,26 +154,35 @@ func (p *Peers) stray(g *greeting) refusal {
 	p.mu.Lock()
 	_, member := p.members[g.From]
 	known := len(p.members) > 0
-	_, err := netip.ParseAddrPort(g.Addr) // no names: nobody makes this server ask a name service
-	if member && err == nil {
-		p.moved[g.From] = g.Addr
-	}
 	p.mu.Unlock()
-	if known && !member && g.From != p.opt.Self {
-		return unknownServer
-	}
 	peer := (*p.table.Load())[g.From]
-	if peer == nil {
+	switch {
+	case g.From == p.opt.Self:
+		return wrongDirection
+	case known && !member:
+		return unknownServer
+	case peer == nil:
 		return wrongDirection
 	}
-	data := peer.bundle[bundleData]
+	data, agreed := peer.bundle[bundleData], peer.bundle[bundleRaft]
 	data.mu.Lock()
 	old := g.Incarnation != 0 && g.Incarnation < data.highest
 	data.mu.Unlock()
-	if old {
+	agreed.mu.Lock()
+	there := agreed.state == up
+	agreed.mu.Unlock()
+	switch {
+	case old:
 		return oldIncarnation
+	case there:
+		return twin
 	}
-	peer.bundle[bundleRaft].hurry()
+	if _, err := netip.ParseAddrPort(g.Addr); err == nil { // no names: nobody makes this server ask a name service
+		p.mu.Lock()
+		p.moved[g.From] = g.Addr
+		p.mu.Unlock()
+	}
+	agreed.hurry()
 	return wrongDirection
 }
 

@@ -59,14 +59,16 @@ const (
 	notStarted     refusal = 6 // has no incarnation yet
 	otherVersion   refusal = 7
 	wrongDirection refusal = 8
-	busy           refusal = 9 // the session before is still being handled
-	refusalsKnown          = 10
+	busy           refusal = 9  // the session before is still being handled
+	twin           refusal = 10 // another process of the same server is connected
+	refusalsKnown          = 11
 )
 
 var refusalNames = [refusalsKnown]string{
 	welcome: "welcome", otherCluster: "belongs to another cluster", otherServer: "is another server", oldIncarnation: "knows a later start of this server",
 	oldSession: "has a later connection", unknownServer: "does not know this server as a member", notStarted: "has not started yet",
 	otherVersion: "has no version of the protocol in common", wrongDirection: "is to be waited for, not dialled", busy: "is still busy with the last connection",
+	twin: "is connected with another process of this server",
 }
 
 func (r refusal) String() string {

@@ -85,6 +85,8 @@ func (p *Peers) tellRefused(from net.Conn, err error) {
 		p.opt.Refused(fmt.Sprintf("server %d at %s was not let in: it is no member of this cluster any more; stop it, or let it join anew with an empty directory", t.server, host))
 	case t.why == oldIncarnation:
 		p.opt.Refused(fmt.Sprintf("a process that runs as server %d at %s was not let in: another one has been started as that server since; stop one of the two, and delete its copy", t.server, host))
+	case t.why == twin:
+		p.opt.Refused(fmt.Sprintf("a second process at %s says that it is server %d, and was not let in: stop one of the two, and delete its copy", host, t.server))
 	case t.why == otherVersion:
 		p.opt.Refused(fmt.Sprintf("server %d at %s was not let in: its release speaks no version of the protocol that this one knows; upgrade one release at a time", t.server, host))
 	}

@@ -77,6 +77,26 @@ func TestNobodyDials(t *testing.T) {
 	})
 }
 
+// TestTwinOfTheLowest: a second process of a server that dials nobody, begun while
+// the first one is connected, is told so, and disturbs it as little as a stranger.
+func TestTwinOfTheLowest(t *testing.T) {
+	f := newFleet(t, false)
+	refused := make(chan string, 1)
+	r1, r2 := newRecorder(t), newRecorder(t)
+	one, two := f.start(f.quick(1, 10, r1, nil)), f.start(f.quick(2, 20, r2, refused))
+	one.SetPeers(f.members)
+	two.SetPeers(f.members)
+	r1.want("up")
+	r2.want("up")
+	second := f.start(f.quick(1, 0, newRecorder(t), nil)) // has no incarnation yet
+	second.SetPeers([]Peer{{Server: 2, Addrs: []string{two.Addrs()[0].String()}}})
+	eventually(t, func() bool { return second.Status()[0].Superseded })
+	heard(t, refused, "second process at 127.0.0.1", "server 1")
+	if n := r1.more() + r2.more(); n > 0 || !two.Status()[0].Data {
+		t.Errorf("the first one is disturbed: %v %v", r1.events, r2.events)
+	}
+}
+
 // TestMoved: a server that has another address than the others know dials those
 // that should dial it, and so tells them.
 func TestMoved(t *testing.T) {

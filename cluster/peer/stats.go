@@ -62,7 +62,7 @@ func (p *peer) status(s *Status) {
 		} else {
 			s.Data, s.Incarnation, s.Since, s.Resets, s.Why = b.state == up, b.highest, b.since, b.resets, b.reason
 		}
-		s.Superseded = s.Superseded || b.state != up && errors.Is(b.reason, oldIncarnation)
+		s.Superseded = s.Superseded || b.state != up && (errors.Is(b.reason, oldIncarnation) || errors.Is(b.reason, twin))
 		s.Release = cmp.Or(s.Release, b.release)
 		for _, class := range b.classes {
 			c := &b.counters[class]
