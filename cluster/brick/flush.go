@@ -61,3 +61,8 @@ func (b *Brick) endFlushes(err error) {
 		w.done(err)
 	}
 }
+
+// Touch journals a record that says nothing, and calls done when it is durable, or
+// with the reason why it never will be: how long that takes tells how the disk is.
+// done may be called before Touch returns if the brick has failed, and must not block.
+func (b *Brick) Touch(done func(error)) { b.appendMark(head{Type: typeStamp}, done) }

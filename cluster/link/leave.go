@@ -43,10 +43,10 @@ func (m *Machine) rejoin() {
 	m.sendList(m.cfg.Head, Msg{Kind: MsgRejoin, Session: m.session}, m.lasts())
 }
 
-// mended lets a member ask again whose brick has failed it, once it is out: what it
-// did not take then it will be told with the cut.
+// mended lets a member ask, perhaps again, that is out and whose brick is well: what
+// it did not take before it will be told with the cut.
 func (m *Machine) mended() {
-	if m.state == Out && m.failed {
+	if m.state == Out {
 		m.failed = false
 		m.rejoin()
 	}

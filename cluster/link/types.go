@@ -94,7 +94,7 @@ const (
 	EventCutSent   // EffectSendCut to Member of Bucket is done: its last part is under way in the ordered connection
 	EventCutStored // EffectSealCut of Bucket is durable
 	EventDropped   // an EffectDropMarks is durable
-	EventMended    // the brick, which has failed a record for want of space, has some again
+	EventMended    // the brick, which failed a record for want of space or was too slow to be let in, is well
 	EventTick      // time has passed; see Machine.TickIn
 )
 

@@ -48,6 +48,9 @@ func (l *seat) send(e *link.Effect) {
 		l.sendRecord(e.Member, &e.Msg, t.rec.Op, &payload{key: t.rec.Key, mask: t.rec.Mask, sum: &t.rec.Sum, buf: t.buf})
 		return
 	}
+	if e.Msg.Kind == link.MsgRejoin && !l.fitness.asks(&e.Msg) {
+		return
+	}
 	m := l.message(&e.Msg)
 	l.s.load.fill(&m.Load)
 	l.post1(e.Member, m)

@@ -58,14 +58,18 @@ func (p *pace) end(link placement.LinkID, b placement.Bucket, s placement.Stamp,
 		return
 	}
 	took := now - p.began
-	if p.n++; took > complain {
-		p.slow++
-	}
+	p.count(took, complain)
 	// Disks take records in groups: who always comes right after one waits for the
 	// next one only, and others for two.
 	p.after = now + took*time.Duration(p.n%4)/4
 	p.link = placement.LinkID{}
 	p.timing.Store(false)
+}
+
+func (p *pace) count(took, complain time.Duration) {
+	if p.n++; took > complain {
+		p.slow++
+	}
 }
 
 // judge ends a window, and reports whether the server is slow: whether a quarter of

@@ -41,3 +41,30 @@ func TestSlowDiskIsNoticed(t *testing.T) {
 		w.run(20 * time.Second)
 	}
 }
+
+// A member whose disk takes too long does not ask to be let in before it is well, or
+// the head would wait for it with every write.
+func TestSlowDiskIsNotLetIn(t *testing.T) {
+	w := newWorld(t, 1, 2, placement.Mirror)
+	w.opened()
+	n, c := w.nodes[1], w.chunkOf(0, 0)
+	w.ok(w.write(w.nodes[0], c, 0, pattern(1, 4096)))
+	n.stop(true)
+	w.exclude(n.id)
+	w.opened()
+	w.ok(w.write(w.nodes[0], c, 0, pattern(2, 4096)))
+	n.slow = 600 * time.Millisecond
+	n.start()
+	for i := range 100 {
+		x := w.write(w.nodes[0], c, 0, pattern(byte(i), 4096))
+		w.until("the head does not wait", 400*time.Millisecond, func() bool { return x.over })
+		w.ok(x)
+		w.run(100 * time.Millisecond)
+	}
+	if w.link(link10).config.InSync.Len() != 1 {
+		t.Error("it is let in")
+	}
+	n.slow = 0
+	w.healed()
+	w.same()
+}

@@ -59,6 +59,7 @@ type seat struct {
 	cutMarks   []brick.Mark  // of the message in hand
 	asked      time.Duration // when the head was asked last to send its records again
 	trust      trust
+	fitness    fitness
 	keep       map[placement.Bucket][]brick.Mark // what a cut that is about to come leaves as it is
 
 	now    time.Duration // of the present step
@@ -110,6 +111,7 @@ func newSeat(s *Server, v *linkView) *seat {
 	l.past.init(s.c.Times)
 	l.pulls.init(l)
 	l.trust.init(l)
+	l.fitness.l = l
 	return l
 }
 

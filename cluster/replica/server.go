@@ -24,6 +24,7 @@ type Store interface {
 	Provisioned(placement.Family, []placement.Node, placement.Chunk) (placement.Mask, error)
 	Mapped(f placement.Family, from, last placement.Chunk, dst []placement.Chunk) ([]placement.Chunk, error)
 	Flush(func(error))
+	Touch(func(error))
 	Space() (used, avail, total uint64)
 	Failed() error
 	Super() *brick.Super
