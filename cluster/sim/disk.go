@@ -26,10 +26,12 @@ type disk struct {
 	// dead: every operation fails with EIO, of this process and later ones.
 	dead bool
 	// refuse has the next write or sync fail with EIO, of a file whose name begins with
-	// only. After that nobody knows what
-	// of the unsynced is left (hurt), and the process can do no more with the disk.
+	// only; with syncs it is a sync. After that (hurt) nobody knows what of the unsynced
+	// is left: a later sync of that file (lost) says yes, and what the system has given
+	// up is gone all the same. The process can do no more with the disk.
 	refuse, hurt bool
-	only         string
+	syncs        bool
+	only, lost   string
 	// ops counts down to a crash in the middle of an operation; 0: none.
 	crashIn int
 	onCrash func()
@@ -209,8 +211,8 @@ func (f *file) verdict(kind vfs.Kind, off, n int64) (verdict, error) {
 	if f.l.d.trouble != nil {
 		v = f.l.d.trouble(vfs.Op{Kind: kind, Name: f.name, Off: off, Len: n})
 	}
-	if d := f.l.d; d.refuse && (kind == vfs.OpSync || kind == vfs.OpWrite) && strings.HasPrefix(f.name, d.only) {
-		d.refuse, d.hurt = false, true
+	if d := f.l.d; d.refuse && (kind == vfs.OpSync || kind == vfs.OpWrite && !d.syncs) && strings.HasPrefix(f.name, d.only) {
+		d.refuse, d.hurt, d.lost = false, true, f.name
 		v.err = syscall.EIO
 	}
 	if v.err != nil {
@@ -258,6 +260,9 @@ func flipped(vec [][]byte, bit int64) [][]byte {
 func (f *file) Sync() error {
 	if _, err := f.verdict(vfs.OpSync, 0, 0); err != nil {
 		return err
+	}
+	if d := f.l.d; d.hurt && d.lost == f.name {
+		return nil
 	}
 	return f.File.Sync()
 }

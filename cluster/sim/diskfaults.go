@@ -19,12 +19,14 @@ func (n *nemesis) refuse() {
 	if n.rng.IntN(3) == 0 {
 		d = m.node
 	}
-	d.refuse, d.only = true, ""
-	if d == m.brick && n.looks.IntN(2) == 0 { // else it is mostly the journal's
-		d.only = "data"
+	d.refuse, d.only, d.syncs = true, "", false
+	wait := n.long()
+	if d == m.brick && n.looks.IntN(4) > 0 { // else it is mostly the journal's
+		d.only, d.syncs = "data", n.looks.IntN(2) == 0
+		wait /= 4 // before what should have been written is written anew
 	}
 	n.s.tracef("faults: the next write or sync of the %s disk of %d fails, of %q", d.name, m.id, d.only)
-	n.later(n.long(), func() {
+	n.later(wait, func() {
 		if m.kill("for its disk has failed it"); m.node.hurt || m.brick.hurt {
 			n.s.failf("machine %d: a disk is hurt still", m.id)
 		}
