@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"time"
+	"unicode/utf8"
 
 	"petal/cluster/meta"
 	"petal/cluster/meta/metapb"
@@ -268,7 +269,11 @@ func (j joiner) Join(ctx context.Context, secret [16]byte, q *peer.JoinRequest) 
 		return nil, err
 	}
 	if err := n.tokenError(hash); err != nil {
-		n.tellRefused(fmt.Sprintf("server %q was not let in: %v", q.Name, err))
+		who := "a server"
+		if utf8.ValidString(q.Name) && len(q.Name) <= meta.MaxServerName {
+			who = fmt.Sprintf("server %q", q.Name)
+		}
+		n.tellRefused(fmt.Sprintf("%s was not let in: %v", who, err))
 		return nil, err
 	}
 	type result struct {

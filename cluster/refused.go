@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"maps"
+	"strings"
 	"time"
 
 	"petal/cluster/meta"
@@ -19,7 +20,7 @@ const (
 // tellRefused has it written into the events that somebody was refused who is not
 // in a position to write there. It does not wait.
 func (n *Node) tellRefused(text string) {
-	text = text[:min(len(text), refusedText)]
+	text = strings.ToValidUTF8(text[:min(len(text), refusedText)], "") // it may be a stranger's, and is cut
 	now := n.env.Clock.Now()
 	n.mu.Lock()
 	maps.DeleteFunc(n.refused, func(_ string, at time.Duration) bool { return now-at >= refusedFor })

@@ -47,3 +47,23 @@ func TestRefusedStartIsTold(t *testing.T) {
 		t.Error("strangers can fill the events")
 	}
 }
+
+// TestRefusedWords: a stranger's words harm nobody, whatever they are and wherever
+// they are cut.
+func TestRefusedWords(t *testing.T) {
+	c := newMemCluster(t, 1, 1)
+	n := c.nodes[0].Node
+	for _, text := range []string{"a" + strings.Repeat("é", refusedText), "b\xff\xfe"} {
+		n.tellRefused(text)
+		eventually(t, n, func(s *meta.State) bool { return hasEvent(s, text[:1]) })
+	}
+	got := make(chan error, 1)
+	n.note("refused", "c\xff", func() { got <- nil })
+	<-got
+	if hasEvent(n.State(), "c") {
+		t.Error("what is no text was agreed on")
+	}
+	if n.Failed() != nil {
+		t.Error(n.Failed())
+	}
+}

@@ -89,6 +89,9 @@ func (g *Group) proposable(cmd *metapb.Command) error {
 	case proto.Size(cmd) > maxCommand:
 		return refuse(ErrInvalid, "command", fmt.Sprintf("of %d bytes", proto.Size(cmd)), fmt.Sprintf("at most %d", maxCommand))
 	}
+	if _, err := proto.Marshal(cmd); err != nil {
+		return refuse(ErrInvalid, "command", err.Error(), "use text in UTF-8")
+	}
 	return nil
 }
 
@@ -99,7 +102,7 @@ const maxCommand = MaxReservation + 64<<10
 func (g *Group) marshal(p *proposal) []byte {
 	b, err := proto.Marshal(&metapb.Proposal{Origin: uint32(g.cfg.Self), Session: g.wal.session, Number: p.number, Floor: g.proposals.waiting[0].number, Command: p.cmd})
 	if err != nil {
-		panic("meta: a command can't be marshalled: " + err.Error()) // only invalid UTF-8 does that
+		panic("meta: a command can't be marshalled: " + err.Error()) // proposable has tried it
 	}
 	return b
 }
