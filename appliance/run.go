@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -121,6 +122,7 @@ func (a *appliance) start() error {
 	}
 	a.node.Watch(func(*meta.State) { a.wake() })
 	a.node.OnLease(func(bool) { a.wake() })
+	a.node.OnReach(a.wake)
 	a.look()
 	go a.follow()
 	a.recovery = time.Since(a.started)
@@ -251,16 +253,20 @@ const retryPortals = time.Second
 //	no lease   drop sessions and close portals at once; then the rest
 //	lease      first know the state that it counts from; then open the portals
 func (a *appliance) look() {
-	leased := a.node.Leased()
+	leased := a.serves()
 	if !leased && !a.suspended {
-		a.log.Warn("no lease: the portals are closed until the cluster gives one")
+		why := "no lease: the portals are closed until the cluster gives one"
+		if lost := a.node.CutOff(); len(lost) > 0 {
+			why = "another node reaches " + strings.Join(lost, " and ") + ", and this one does not: the portals are closed until it does"
+		}
+		a.log.Warn(why)
 		a.server.Suspend()
 	}
 	a.exports.setLeased(leased)
 	a.exports.apply(a.node.State())
 	a.noteDisks(a.node.State())
 	if leased && a.suspended {
-		a.log.Info("lease: the portals are open")
+		a.log.Info("the portals are open")
 	}
 	if a.suspended = !leased; leased {
 		if err := a.server.Resume(); err != nil {
@@ -269,9 +275,12 @@ func (a *appliance) look() {
 	}
 }
 
+// serves reports whether this node may have sessions, and is no worse than others.
+func (a *appliance) serves() bool { return a.node.Leased() && len(a.node.CutOff()) == 0 }
+
 // closed reports whether a portal should listen and does not.
 func (a *appliance) closed() bool {
-	return a.node.Leased() && slices.ContainsFunc(a.server.Portals(), func(p target.PortalInfo) bool { return !p.Listening })
+	return a.serves() && slices.ContainsFunc(a.server.Portals(), func(p target.PortalInfo) bool { return !p.Listening })
 }
 
 func (a *appliance) serveAdmin() {

@@ -200,7 +200,7 @@ func (a *appliance) Cut(_ context.Context, on bool) error {
 // clusterStatus is the cluster as this node sees it.
 func (a *appliance) clusterStatus(s *meta.State) api.Cluster {
 	agreed := a.node.Agreement()
-	out := api.Cluster{ID: uuid(s.ClusterID()), Name: s.Name(), Voters: []string{}, Quorum: agreed.Quorum, Lease: a.node.Leased(),
+	out := api.Cluster{ID: uuid(s.ClusterID()), Name: s.Name(), Voters: []string{}, Quorum: agreed.Quorum, Lease: a.node.Leased(), CutOff: a.node.CutOff(),
 		Alone: a.conf.Cluster.Listen == "", Plain: a.conf.Cluster.Listen != "" && a.conf.Cluster.Plain, Release: s.Release()}
 	if agreed.Leader != 0 {
 		out.Leader = serverName(s, agreed.Leader)
@@ -224,6 +224,10 @@ func clusterProblems(s *meta.State, c api.Cluster, replace time.Duration) (out [
 	}
 	if !c.Lease {
 		out = append(out, "no lease: this node serves no disks until the cluster gives it one")
+	}
+	if len(c.CutOff) > 0 {
+		who := strings.Join(c.CutOff, " and ")
+		out = append(out, fmt.Sprintf("this node does not reach %s, which another node does: its portals are closed until then; mend the network between this node and %s", who, who))
 	}
 	if len(s.Servers()) == 2 {
 		out = append(out, fmt.Sprintf("two nodes and no third vote: the loss of %s stops both; add a witness (`petal witness`) or a third node", strings.Join(c.Voters, " or of ")))

@@ -34,7 +34,7 @@ type copyTable struct {
 type copyState struct {
 	up      atomic.Bool
 	down    atomic.Int64  // when up has ended; 0: it never was
-	live    atomic.Bool   // it has a lease, as the leader said last
+	live    atomic.Int64  // since when it has had a lease, as the leader said; 0: it has none
 	own     atomic.Int32  // reads of this node that it has
 	queue   atomic.Uint32 // as it reported last
 	service atomic.Int64  // of a read, a moving average
@@ -82,12 +82,23 @@ func (t *copyTable) setUp(id placement.Server, up bool, now time.Duration) {
 }
 
 // setLive notes who is in service, as the leader said last.
-func (t *copyTable) setLive(ids []placement.Server) {
+func (t *copyTable) setLive(ids []placement.Server, now time.Duration) {
 	if list := t.servers.Load(); list != nil {
 		for id, s := range *list {
-			s.live.Store(slices.Contains(ids, placement.Server(id)))
+			if live := slices.Contains(ids, placement.Server(id)); !live {
+				s.live.Store(0)
+			} else if s.live.Load() == 0 {
+				s.live.Store(int64(now))
+			}
 		}
 	}
+}
+
+// lost reports whether a server is in service and out of this node's reach, both
+// for so long.
+func (s *copyState) lost(now, patience time.Duration) bool {
+	live := s.live.Load()
+	return live != 0 && !s.up.Load() && now-time.Duration(max(live, s.down.Load())) > patience
 }
 
 // note takes down what a server says of itself.

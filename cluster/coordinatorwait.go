@@ -76,19 +76,22 @@ func (c *coordinator) tooOld(p *piece) error {
 			}
 		}
 	}
-	patience := c.times.Lease + c.times.Renewal // who is dead is not live for longer
 	err := ErrBusy
 	for _, id := range could {
 		s := c.copies.of(id)
 		switch {
 		case id == c.self || s == nil || s.up.Load():
 			return ErrBusy
-		case s.live.Load() && c.clock.Now()-time.Duration(s.down.Load()) > patience:
+		case s.lost(c.clock.Now(), c.patience()):
 			err = errCutOff
 		}
 	}
 	return err
 }
+
+// patience is for how long a server must be live and out of reach to count as
+// lost: who is dead is not live for longer.
+func (c *coordinator) patience() time.Duration { return c.times.Lease + c.times.Renewal }
 
 // grace is how many ticks a cancellation may take.
 func (c *coordinator) grace() uint32 {

@@ -38,7 +38,7 @@ func TestCutOff(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t, placement.Mirror, 2, 3, 4)
-			b.c.copies.setLive(c.live)
+			b.c.copies.setLive(c.live, b.clock.now-time.Minute)
 			b.server[2], b.server[3] = status(wire.TooOld), status(wire.TooOld)
 			set := func(id placement.Server, up bool) {
 				if !up {
@@ -89,6 +89,21 @@ func TestCutOffNodes(t *testing.T) {
 	}
 	at := uint64(chunk) * placement.ChunkSize
 	writeAt(t, v, at, pattern(1, 4096))
+	changed := make(chan struct{}, 64)
+	for _, n := range c.nodes {
+		n.OnReach(func() { changed <- struct{}{} })
+	}
+	lost := func(i int, want ...string) {
+		t.Helper()
+		limit := time.After(30 * time.Second)
+		for !slices.Equal(c.nodes[i].CutOff(), want) {
+			select {
+			case <-changed:
+			case <-limit:
+				t.Fatalf("n%d does not reach %v, want %v", i+1, c.nodes[i].CutOff(), want)
+			}
+		}
+	}
 	c.net.cut(2, 4, true)
 	if err := <-write(v, at, pattern(2, 4096), false); !errors.Is(err, errCutOff) {
 		t.Errorf("n2 can't reach n4, which lives: %v", err)
@@ -96,6 +111,12 @@ func TestCutOffNodes(t *testing.T) {
 	for _, i := range []int{0, 2, 3} {
 		writeAt(t, c.volume(i, "data"), at, pattern(3, 4096))
 	}
+	lost(1, "n4")
+	lost(3, "n2")
+	lost(0)
+	lost(2)
 	c.net.cut(2, 4, false)
+	lost(1)
+	lost(3)
 	writeAt(t, v, at, pattern(4, 4096))
 }

@@ -62,6 +62,8 @@ type Node struct {
 	ready       chan struct{} // closed when the node serves or has failed
 	watchers    []func(*meta.State)
 	onLease     []func(bool)
+	onReach     []func()
+	lost        []placement.Server // for whose sake the portals are closed: see cutoff.go
 	lease       lease
 	leased      bool // as was told last
 	volumes     map[meta.ID]*Volume
@@ -162,7 +164,7 @@ func (n *Node) open() (err error) {
 func (n *Node) openGroup() (err error) {
 	n.group, err = meta.OpenGroup(meta.Config{
 		FS: n.env.FS, Dir: "meta", Self: n.self, Clock: n.env.Clock, Times: n.opt.Times, Transport: agreement{n}, Rand: n.random(), Wall: n.env.Wall,
-		Manual: n.env.Manual, Healthy: n.healthy, OnLease: n.leaseChanged, OnLive: n.coord.copies.setLive, OnFail: n.fail, Log: n.opt.Log,
+		Manual: n.env.Manual, Healthy: n.healthy, OnLease: n.leaseChanged, Unreached: n.unreached, OnLive: n.liveChanged, OnFail: n.fail, Log: n.opt.Log,
 	})
 	if err != nil {
 		return fmt.Errorf("agreed state: %w", err)

@@ -12,6 +12,7 @@ type Cluster struct {
 	Leader  string   `json:"leader,omitempty" doc:"empty: none is known to this node"`
 	Quorum  bool     `json:"quorum" doc:"this node has heard from a majority of the voters lately"`
 	Lease   bool     `json:"lease" doc:"this node may serve disks"`
+	CutOff  []string `json:"cut_off,omitempty" doc:"nodes in service that another node reaches and this one does not: its portals are closed"`
 	Alone   bool     `json:"alone" doc:"no [cluster] listen: no other node can join"`
 	Plain   bool     `json:"plain,omitempty" doc:"this node talks to the others without TLS (cluster.plain)"`
 	Release uint32   `json:"release" doc:"the lowest release among the nodes: what came later is not in use yet"`

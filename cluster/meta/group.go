@@ -57,9 +57,13 @@ type Config struct {
 	// Clock; 0 says that it has lapsed or was given back. Every lapse is followed
 	// by a new version of the server's links before the next lease.
 	OnLease func(until time.Duration, index uint64)
+	// Unreached is asked before each renewal which servers with data live, and have
+	// not been reached for a while. nil: none.
+	Unreached func() []placement.Server
 	// OnLive is called with each grant: these servers had a lease a moment ago, by
-	// the leader's word. That is a hint: any of them may have died since.
-	OnLive func(servers []placement.Server)
+	// the leader's word; better if one of them reaches all and has data, while this
+	// one does not reach all. That is a hint: any of them may have died since.
+	OnLive func(servers []placement.Server, better bool)
 	// OnFail is called once if the group fails for good: its log, or what it was
 	// told by others makes no sense.
 	OnFail func(error)

@@ -20,6 +20,7 @@ type leadership struct {
 	granted    map[placement.Server]time.Duration // last lease of this term
 	process    map[placement.Server]uint64        // that got it
 	ended      map[placement.Server]uint64        // processes known to serve no more: released or dead
+	unreached  map[placement.Server][]uint32      // by each server, as it said with its last renewal
 	batch      []renewal
 	armed      bool // the batch has a round to come
 	rounds     map[uint64]*round
@@ -68,7 +69,7 @@ func (g *Group) roleChanged() {
 	switch leads := st.RaftState == raft.StateLeader; {
 	case leads && (!g.leader.leading || g.leader.term != term):
 		g.leader = leadership{leading: true, term: term, elected: g.now(),
-			granted: map[placement.Server]time.Duration{}, process: map[placement.Server]uint64{}, ended: map[placement.Server]uint64{}, rounds: map[uint64]*round{},
+			granted: map[placement.Server]time.Duration{}, unreached: map[placement.Server][]uint32{}, process: map[placement.Server]uint64{}, ended: map[placement.Server]uint64{}, rounds: map[uint64]*round{},
 			round: g.leader.round, blocked: map[placement.Server]uint64{}, since: map[placement.LinkID]versionSeen{}, processes: map[placement.Server]versionSeen{}}
 		for id, incarnation := range g.dead {
 			if srv := g.view.servers[id]; srv != nil && srv.Incarnation == incarnation {
@@ -98,6 +99,7 @@ func (g *Group) receiveRenew(from placement.Server, m *metapb.Renew) {
 		return
 	}
 	l := &g.leader
+	l.unreached[from] = m.Unreached
 	l.batch = slices.DeleteFunc(l.batch, func(r renewal) bool { return r.server == from })
 	l.batch = append(l.batch, renewal{server: from, incarnation: m.Incarnation, sent: m.SentNs})
 	if !g.live(from) {
@@ -146,7 +148,7 @@ func (g *Group) grant(number, index uint64) {
 			continue
 		}
 		l.granted[q.server], l.process[q.server] = g.now(), q.incarnation
-		m := &metapb.Grant{SentNs: q.sent, Incarnation: q.incarnation, Index: index, Term: l.term, Live: live}
+		m := &metapb.Grant{SentNs: q.sent, Incarnation: q.incarnation, Index: index, Term: l.term, Live: live, Better: g.better(q.server, live)}
 		if q.server == g.cfg.Self {
 			g.receiveGrant(g.cfg.Self, m)
 			continue
@@ -170,6 +172,18 @@ func (g *Group) liveServers() []uint32 {
 		}
 	}
 	return out
+}
+
+// better reports whether another server with data reaches all of the live, while
+// this one does not.
+func (g *Group) better(id placement.Server, live []uint32) bool {
+	all := func(id placement.Server) bool {
+		return !slices.ContainsFunc(g.leader.unreached[id], func(x uint32) bool { return slices.Contains(live, x) })
+	}
+	return !all(id) && slices.ContainsFunc(live, func(x uint32) bool {
+		v := g.view.servers[placement.Server(x)]
+		return v != nil && v.ID != id && v.Kind == Data && !v.Leaving && all(v.ID)
+	})
 }
 
 // over reports whether a server surely holds no lease (R6): its last one has

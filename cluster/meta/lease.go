@@ -152,6 +152,11 @@ func (g *Group) renew() {
 	}
 	l.renewed, l.asked = g.now(), true
 	m := &metapb.Renew{SentNs: int64(l.renewed), Incarnation: l.incarnation, Applied: g.view.index}
+	if f := g.cfg.Unreached; f != nil {
+		for _, id := range f() {
+			m.Unreached = append(m.Unreached, uint32(id))
+		}
+	}
 	if lead == g.cfg.Self {
 		g.receiveRenew(lead, m)
 		return
@@ -173,7 +178,7 @@ func (g *Group) receiveGrant(from placement.Server, m *metapb.Grant) {
 		for _, id := range m.Live {
 			live = append(live, placement.Server(id))
 		}
-		g.later(func() { f(live) })
+		g.later(func() { f(live, m.Better) })
 	}
 	g.leaseApplied()
 }

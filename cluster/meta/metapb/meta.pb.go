@@ -5064,6 +5064,7 @@ type Renew struct {
 	SentNs        int64                  `protobuf:"varint,1,opt,name=sent_ns,json=sentNs,proto3" json:"sent_ns,omitempty"`
 	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Applied       uint64                 `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
+	Unreached     []uint32               `protobuf:"varint,4,rep,packed,name=unreached,proto3" json:"unreached,omitempty"` // servers with data and a lease that this one has not reached for a while
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5119,6 +5120,13 @@ func (x *Renew) GetApplied() uint64 {
 	return 0
 }
 
+func (x *Renew) GetUnreached() []uint32 {
+	if x != nil {
+		return x.Unreached
+	}
+	return nil
+}
+
 // Grant gives it. It counts once index is applied.
 type Grant struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5127,6 +5135,7 @@ type Grant struct {
 	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
 	Term          uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
 	Live          []uint32               `protobuf:"varint,5,rep,packed,name=live,proto3" json:"live,omitempty"` // servers that had a lease when this round began
+	Better        bool                   `protobuf:"varint,6,opt,name=better,proto3" json:"better,omitempty"`    // there is one among them with data that reaches all that this one does not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5194,6 +5203,13 @@ func (x *Grant) GetLive() []uint32 {
 		return x.Live
 	}
 	return nil
+}
+
+func (x *Grant) GetBetter() bool {
+	if x != nil {
+		return x.Better
+	}
+	return false
 }
 
 // Propose carries a proposal to the leader.
@@ -6067,17 +6083,19 @@ const file_cluster_meta_metapb_meta_proto_rawDesc = "" +
 	"\arelease\x18\t \x01(\v2\x13.petal.meta.ReleaseH\x00R\arelease\x12)\n" +
 	"\x05death\x18\n" +
 	" \x01(\v2\x11.petal.meta.DeathH\x00R\x05deathB\x06\n" +
-	"\x04kind\"\\\n" +
+	"\x04kind\"z\n" +
 	"\x05Renew\x12\x17\n" +
 	"\asent_ns\x18\x01 \x01(\x03R\x06sentNs\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x18\n" +
-	"\aapplied\x18\x03 \x01(\x04R\aapplied\"\x80\x01\n" +
+	"\aapplied\x18\x03 \x01(\x04R\aapplied\x12\x1c\n" +
+	"\tunreached\x18\x04 \x03(\rR\tunreached\"\x98\x01\n" +
 	"\x05Grant\x12\x17\n" +
 	"\asent_ns\x18\x01 \x01(\x03R\x06sentNs\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12\x12\n" +
 	"\x04term\x18\x04 \x01(\x04R\x04term\x12\x12\n" +
-	"\x04live\x18\x05 \x03(\rR\x04live\"%\n" +
+	"\x04live\x18\x05 \x03(\rR\x04live\x12\x16\n" +
+	"\x06better\x18\x06 \x01(\bR\x06better\"%\n" +
 	"\aPropose\x12\x1a\n" +
 	"\bproposal\x18\x01 \x01(\fR\bproposal\"\x8f\x01\n" +
 	"\aRefused\x12\x18\n" +
