@@ -60,7 +60,7 @@ type Config struct {
 	// Unreached is asked before each renewal which servers with data live, and have
 	// not been reached for a while. nil: none.
 	Unreached func() []placement.Server
-	// OnLive is called with each grant: these servers had a lease a moment ago, by
+	// OnLive is called with grants, but not with a new leader's first ones: these servers had a lease a moment ago, by
 	// the leader's word; better if one of them reaches all and has data, while this
 	// one does not reach all. That is a hint: any of them may have died since.
 	OnLive func(servers []placement.Server, better bool)

@@ -164,8 +164,13 @@ func (g *Group) live(id placement.Server) bool {
 	return srv != nil && g.leader.process[id] == srv.Incarnation && g.leader.ended[id] < srv.Incarnation && g.now() < g.leader.granted[id]+g.cfg.Times.Lease
 }
 
+// liveServers are those that have a lease; none as long as that is not known of
+// all, after an election.
 func (g *Group) liveServers() []uint32 {
 	var out []uint32
+	if g.now() < g.leader.elected+g.cfg.Times.Lease {
+		return nil
+	}
 	for _, v := range g.view.Servers() {
 		if g.live(v.ID) {
 			out = append(out, uint32(v.ID))

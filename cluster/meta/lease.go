@@ -173,7 +173,7 @@ func (g *Group) receiveGrant(from placement.Server, m *metapb.Grant) {
 		return
 	}
 	l.granted, l.index = sent+g.cfg.Times.Lease, m.Index
-	if f := g.cfg.OnLive; f != nil {
+	if f := g.cfg.OnLive; f != nil && len(m.Live) > 0 {
 		var live []placement.Server
 		for _, id := range m.Live {
 			live = append(live, placement.Server(id))

@@ -5134,7 +5134,7 @@ type Grant struct {
 	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Index         uint64                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`
 	Term          uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
-	Live          []uint32               `protobuf:"varint,5,rep,packed,name=live,proto3" json:"live,omitempty"` // servers that had a lease when this round began
+	Live          []uint32               `protobuf:"varint,5,rep,packed,name=live,proto3" json:"live,omitempty"` // servers that had a lease when this round began; none: not known
 	Better        bool                   `protobuf:"varint,6,opt,name=better,proto3" json:"better,omitempty"`    // there is one among them with data that reaches all that this one does not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
