@@ -25,7 +25,7 @@ const (
 	Isolate                       // a machine can't reach anybody
 	SlowEdge                      // messages take tens of milliseconds and more
 	SlowDisk                      // so do disks
-	LossyRaft                     // part of the raft class vanishes
+	LossyRaft                     // part of the raft class vanishes, or all of a machine's
 	ClockJump                     // CLOCK_REALTIME jumps
 	Refuse                        // a write or sync fails with EIO, of the brick or of the node's own directory
 	Revoke                        // not a fault: PREEMPT and LOGICAL UNIT RESET, while commands are in flight
@@ -255,8 +255,25 @@ func (n *nemesis) network(k Faults) {
 		net.edge(a.id, b.id).slow = n.s.scaled(between(n.rng, time.Millisecond, 1500*time.Millisecond))
 	case LossyRaft:
 		net.edge(a.id, b.id).lossy = n.rng.Float64()
+		if n.looks.IntN(2) == 0 { // all of one machine's: it serves on until its lease ends, and learns nothing
+			heal = n.each(a, func(way *edge) { way.lossy = 1 })
+		}
 	}
 	n.later(n.long(), heal)
+}
+
+// each does something to all ways from and to a machine, and returns what heals them.
+func (n *nemesis) each(a *machine, do func(*edge)) (heal func()) {
+	all := func(f func(from, to placement.Server)) {
+		for _, o := range n.s.machines {
+			if o != a {
+				f(a.id, o.id)
+				f(o.id, a.id)
+			}
+		}
+	}
+	all(func(from, to placement.Server) { do(n.s.net.edge(from, to)) })
+	return func() { all(n.s.net.heal) }
 }
 
 // later plans the end of a fault.
