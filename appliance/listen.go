@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"syscall"
 
 	"petal/appliance/config"
@@ -39,6 +40,38 @@ func bindPortals(portals []config.Portal) (ls listeners, err error) {
 		ls = append(ls, l)
 	}
 	return ls, nil
+}
+
+// fewConnections is a listener that closes what comes while as many connections
+// are open as free has room for.
+type fewConnections struct {
+	net.Listener
+	free chan struct{}
+}
+
+func (l *fewConnections) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.free <- struct{}{}:
+			return &countedConn{Conn: c, done: sync.OnceFunc(func() { <-l.free })}, nil
+		default:
+			c.Close()
+		}
+	}
+}
+
+type countedConn struct {
+	net.Conn
+	done func()
+}
+
+func (c *countedConn) Close() error {
+	defer c.done()
+	return c.Conn.Close()
 }
 
 func listenProblem(key, address string, err error) error {

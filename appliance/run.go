@@ -293,10 +293,18 @@ func (a *appliance) serveAdmin() {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", scrape)
-	public := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: server.ErrorLog}
-	go public.Serve(a.scrape)
+	// Whoever reaches it may ask, but not keep connections that nodes and initiators need.
+	public := &http.Server{Handler: mux, ReadTimeout: scrapeLimit, WriteTimeout: 3 * scrapeLimit, IdleTimeout: scrapeLimit, ErrorLog: server.ErrorLog}
+	go public.Serve(&fewConnections{Listener: a.scrape, free: make(chan struct{}, maxScrapes)})
 	a.onRelease(func() { public.Close() })
 }
+
+// Bounds of the metrics over TCP: time that a request, or silence, may last, and
+// connections at a time.
+const (
+	scrapeLimit = 10 * time.Second
+	maxScrapes  = 32
+)
 
 // stop ends what is in flight and closes the node. Sessions first: commands
 // that are running get their answers from a node that works.

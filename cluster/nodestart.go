@@ -208,6 +208,9 @@ func (n *Node) serve(incarnation uint64, id brick.Identity) {
 	n.coord.start(incarnation, h)
 	n.group.Serve(incarnation)
 	n.destage()
+	if st := n.store.Load(); st != nil && st.brick.Failed() != nil { // before it could be told of
+		n.tellFailed(st.brick.Failed())
+	}
 	n.confirm(incarnation)
 	n.resume()
 }

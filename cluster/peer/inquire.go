@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 
-	"petal/cluster/peer/pki"
 	"petal/cluster/wire"
 	"petal/placement"
 )
@@ -70,7 +69,8 @@ type turnedAway struct {
 func (t turnedAway) Error() string { return fmt.Sprintf("server %d: %v", t.server, t.why) }
 
 // tellRefused tells of one who was not let in, where that is no mere accident: who
-// knocks has a certificate of this cluster, or of another one.
+// knocks has a certificate of this cluster, or lies in a cluster without any. What
+// others show is not worth a word: anybody can make it.
 func (p *Peers) tellRefused(from net.Conn, err error) {
 	if p.opt.Refused == nil {
 		return
@@ -78,7 +78,7 @@ func (p *Peers) tellRefused(from net.Conn, err error) {
 	host, _, _ := net.SplitHostPort(from.RemoteAddr().String())
 	var t turnedAway
 	switch errors.As(err, &t); {
-	case errors.Is(err, pki.ErrOther), t.why == otherCluster:
+	case t.why == otherCluster:
 		p.opt.Refused(fmt.Sprintf("somebody at %s was not let in, who belongs to another cluster: correct the addresses there", host))
 	case t.why == unknownServer && p.opt.Gone != nil && !p.opt.Gone(t.server): // it has joined, and the state is on its way here
 	case t.why == unknownServer:
