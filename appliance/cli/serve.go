@@ -23,7 +23,7 @@ A node of a cluster has joined it before: see petal cluster init, petal node joi
 		flags: []cli.Flag{
 			&cli.StringFlag{Name: "config", Usage: "`FILE`; see petal config example", DefaultText: config.DefaultFile},
 			&cli.StringFlag{Name: "dir", Usage: "no file: keep everything in `DIR`"},
-			&cli.BoolFlag{Name: "accept-loss", Usage: "start although acknowledged writes have rotted in the journal: their blocks, which nobody can name, hold what they held before"},
+			&cli.BoolFlag{Name: "accept-loss", Usage: "start although acknowledged writes are lost: they have rotted in the journal (their blocks, which nobody can name, hold what they held before), or the brick is empty or older than it was and no other node has all"},
 			nameFlag,
 			&cli.StringFlag{Name: "portal", Usage: "with --dir: initiators connect to `ADDRESS:PORT`"},
 			&cli.StringFlag{Name: "listen", Usage: "with --dir: other nodes connect to `ADDRESS:PORT`"},
