@@ -23,6 +23,7 @@ type liar struct {
 	reads   int
 	onWrite func(n int, w *lie)
 	onRead  func(n int, r *lie)
+	onFlush func()
 }
 
 // lie is one write, before it is done, or one read, after it was done. The
@@ -59,6 +60,15 @@ func (d *liar) Write(loan any, fua bool, done func(error)) {
 		rest = rest[copy(vec[0], rest):]
 	}
 	d.MemoryDisk.Write(inner, fua, done)
+}
+
+func (d *liar) Flush(done func(error)) {
+	d.mu.Lock()
+	if d.onFlush != nil {
+		d.onFlush()
+	}
+	d.mu.Unlock()
+	d.MemoryDisk.Flush(done)
 }
 
 func (d *liar) Read(off uint64, n int, done func([][]byte, any, error)) {
