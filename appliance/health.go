@@ -184,7 +184,7 @@ func reasons(links []linkView) (why, fix []string) {
 				say(&fix, "see `petal status` on %s: if its disk is well again, restart %s; if it is lost, mount an empty one in its place and start %s with `petal serve --accept-loss`", m.name, m.name, m.name)
 			case !m.inSync:
 				say(&why, "%s is up and has missed writes", m.name)
-				say(&fix, "wait: %s is about to catch up; if it does not, `petal status` on %s says why", m.name, m.name)
+				say(&fix, "wait: %s is about to catch up; if it does not, `petal status` on %s says why, or its log that its disk takes too long to be waited for", m.name, m.name)
 			case m.filling && l.serving(""):
 				say(&why, "%s is copying what it has missed", m.name)
 				say(&fix, "wait: `petal status` on %s shows how far it is", m.name)
