@@ -179,15 +179,16 @@ func (g *Group) liveServers() []uint32 {
 	return out
 }
 
-// better reports whether another server with data reaches all of the live, while
-// this one does not.
+// better reports whether another server with data, and with portals that can take
+// over from its own, reaches all of the live, while this one does not.
 func (g *Group) better(id placement.Server, live []uint32) bool {
+	self := g.view.servers[id]
 	all := func(id placement.Server) bool {
 		return !slices.ContainsFunc(g.leader.unreached[id], func(x uint32) bool { return slices.Contains(live, x) })
 	}
 	return !all(id) && slices.ContainsFunc(live, func(x uint32) bool {
 		v := g.view.servers[placement.Server(x)]
-		return v != nil && v.ID != id && v.Kind == Data && !v.Leaving && all(v.ID)
+		return v != nil && v.ID != id && v.Kind == Data && !v.Leaving && all(v.ID) && (v.public() || self != nil && !self.public())
 	})
 }
 

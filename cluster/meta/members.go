@@ -3,6 +3,7 @@ package meta
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -40,6 +41,14 @@ type Server struct {
 	Down        time.Time // since when it has had no lease; zero: it has one, or nobody has noticed yet
 	Failed      time.Time // since when its process has served nothing of its brick, which has failed; zero: it has not
 	Leaving     bool      // it is being taken out of the voters and then out of the cluster
+}
+
+// public reports whether initiators elsewhere reach one of the server's portals.
+func (v *Server) public() bool {
+	return slices.ContainsFunc(v.Portals, func(p string) bool {
+		a, err := netip.ParseAddrPort(p)
+		return err != nil || !a.Addr().IsLoopback()
+	})
 }
 
 // Conf is who takes part in raft. Outgoing voters count too until a change of
