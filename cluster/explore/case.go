@@ -47,7 +47,7 @@ const (
 	Unheard                 // the same, but 2 had write 0, and has not heard that it was committed
 	Outlived                // the head was excluded with write 0 in its tail and has come back; of the others, which made write 1, 2 was out between, and is alone
 	Marked                  // the last member was excluded while head 0 made write 0, was let in, copied that, and made write 1 while 0 was out; 0 was let in, and misses that; the other was excluded and has come back
-	Halfway                 // the last member was being let in and got the last write, which it lost when both crashed; both have come back
+	Halfway                 // all have made write 0, the last member was excluded, was being let in and got the last write, which it lost when both crashed; both have come back
 	Remembered              // as Unheard, but 1 fell out later than 2, which it remembers to have nothing, and earlier than 2 made write 0
 )
 

@@ -23,7 +23,7 @@ var smallCases = []Case{
 	{Name: "forsaken", Members: 2, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 9, Start: Forsaken, Max: Budget{Reads: 1, Crashes: 1}},
 	{Name: "tailed", Members: 2, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 5, Start: Tailed, Max: Budget{Reads: 1, Crashes: 1}},
 	{Name: "marked", Members: 2, Blocks: []uint8{0}, Writes: []uint8{0, 0, 0}, MaxVer: 11, Start: Marked, Max: Budget{Reads: 1, Fetches: 1}},
-	{Name: "halfway", Members: 2, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 8, Start: Halfway, Max: Budget{Reads: 1, Crashes: 1}},
+	{Name: "halfway", Members: 2, Blocks: []uint8{0, 0}, Writes: []uint8{0, 0, 1}, MaxVer: 8, Start: Halfway, Max: Budget{Reads: 1, Crashes: 1}},
 	{Name: "three", Members: 3, Blocks: []uint8{0}, Writes: []uint8{0}, MaxVer: 2, Max: Budget{Reads: 2}},
 	{Name: "three-crash", Members: 3, Blocks: []uint8{0}, Writes: []uint8{0}, MaxVer: 2, Max: Budget{Reads: 1, Crashes: 1}},
 	{Name: "three-rejoin", Members: 3, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 4, Start: Degraded, Max: Budget{Reads: 1}},

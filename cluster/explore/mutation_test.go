@@ -49,7 +49,7 @@ var mutations = []struct {
 	{name: "R9 sealed before the tail is given up", k: Case{Members: 2, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 6, Start: Tailed, Max: Budget{Reads: 2, Crashes: 1}}, fault: link.FaultSealEarly},
 	{name: "R9 marks for others not handed on", k: three(Bereft, 8, Budget{Reads: 1}), broken: NoHandover},
 	{name: "R9 marks kept", k: Case{Members: 2, Blocks: oneBlock, Writes: []uint8{0, 0, 0}, MaxVer: 11, Start: Marked, Max: Budget{Reads: 1}}, broken: KeepMarks},
-	{name: "R9 marks trusted of who was being let in", k: Case{Members: 2, Blocks: []uint8{0, 0}, Writes: []uint8{0, 1}, MaxVer: 8, Start: Halfway, Max: Budget{Reads: 1}}, broken: ForgetJoin},
+	{name: "R9 marks trusted of who was being let in", k: Case{Members: 2, Blocks: []uint8{0, 0}, Writes: []uint8{0, 0, 1}, MaxVer: 8, Start: Halfway, Max: Budget{Reads: 1}}, broken: ForgetJoin},
 	{name: "R9 who falls out goes by what it knew", k: three(Remembered, 10, Budget{Reads: 1}), fault: link.FaultKeepKnown},
 	{name: "R9 a tail given up that was committed", k: three(Unheard, 8, Budget{Reads: 1}), broken: NoHistory},
 }

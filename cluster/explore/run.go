@@ -227,7 +227,7 @@ func (s *state) gather(x int, e *link.Effect) {
 	if e.All && s.k.Broken&NoHistory == 0 {
 		h := d.history(b)
 		g.common = h.common(prev)
-		if t := s.trusted(x, g.session); t != 0 {
+		if t := s.trusted(x, g.session); t != 0 && h.common(stamp{t, 255}) != (stamp{}) {
 			till, all = h.common(stamp{t, 255}), false
 		}
 	}

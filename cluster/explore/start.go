@@ -41,6 +41,7 @@ func (s *state) begin() {
 	case Marked:
 		s.marked()
 	case Halfway:
+		s.all(move{kind: mvAdmit})
 		s.degrade()
 		s.quiesce()
 		s.all(move{kind: mvAdmit, c: uint8(len(s.k.Writes) - 1)}, move{kind: mvDestage}, move{kind: mvRot, a: 1}, move{kind: mvCrash}, move{kind: mvDisconnect, b: 1})
@@ -145,8 +146,10 @@ func (s *state) degrade() {
 		s.quiesce()
 	}
 	for i := range len(s.k.Writes) - 1 {
-		s.do(move{mvAdmit, 0, 0, uint8(i)})
-		s.quiesce()
+		if s.w.wst[i] == wNew {
+			s.do(move{mvAdmit, 0, 0, uint8(i)})
+			s.quiesce()
+		}
 	}
 	s.do(move{kind: mvRestart, a: x})
 	s.w.srv[x].leased = true

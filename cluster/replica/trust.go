@@ -51,7 +51,9 @@ func (l *seat) known(e *link.Effect) (till placement.Stamp, ok bool) {
 		return placement.Stamp{}, false
 	}
 	h := l.s.c.Store.History(l.id, e.Bucket)
-	return h.Common(placement.Stamp{Ver: x.both, Seq: math.MaxUint64})
+	till, ok = h.Common(placement.Stamp{Ver: x.both, Seq: math.MaxUint64})
+	// A bucket that nobody had written to needed no cut, and so nothing was noted.
+	return till, ok && till != placement.Stamp{}
 }
 
 // noteJoin makes it durable that a member is being let in, before the first cut of

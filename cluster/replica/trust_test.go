@@ -20,6 +20,7 @@ func TestRestartedSurvivorKnowsWhatIsMissed(t *testing.T) {
 		for i := range 10 {
 			w.ok(w.write(w.nodes[0], at(i), 0, pattern(byte(i), 65536)))
 		}
+		w.ok(w.write(w.nodes[0], w.chunkOf(0, 7)+500*placement.Buckets, 0, pattern(1, 4096))) // the bucket of forgetJournal
 		w.run(20 * time.Millisecond)
 		w.nodes[1].stop(true)
 		w.exclude(2)
