@@ -13,7 +13,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"petal": func() { os.Exit(Main()) }})
+	testscript.Main(m, map[string]func(){"petal": func() { os.Exit(Main()) }, relaxedCommand: relaxed})
 }
 
 var rewrite = flag.Bool("rewrite", false, "rewrite what the scripts compare with")

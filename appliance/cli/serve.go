@@ -38,6 +38,7 @@ func runServe(c *call) error {
 		return err
 	}
 	conf.AcceptLoss = c.Bool("accept-loss")
+	relaxMonitor()
 	addProcessors()
 	ctx, cancel := c.untilSignal()
 	defer cancel()
@@ -46,14 +47,14 @@ func runServe(c *call) error {
 
 // waiters is how many goroutines of a node wait in system calls of the disk
 // nearly all the time while it is written: the committer of the journal, three
-// writers of extents and the destager.
-const waiters = 5
+// writers of extents and the destager; and as many readers as a disk is fast with.
+const waiters = 5 + 8
 
 // addProcessors gives the Go scheduler a processor more for each of them. One
 // that waits for the disk keeps its processor until the runtime's monitor takes
-// it away, up to 0.1 ms later; with no more processors than cores the sessions
-// stand still meanwhile (a fourth of the 4 KiB writes per second on 2 cores).
-// GOMAXPROCS in the environment overrides it.
+// it away, up to 0.3 ms later (relaxMonitor); with no more processors than cores
+// the sessions stand still meanwhile (a fourth of the 4 KiB writes per second on 2
+// cores). GOMAXPROCS in the environment overrides it.
 func addProcessors() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + waiters)
