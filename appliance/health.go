@@ -71,6 +71,11 @@ func (l *linkView) stranded() (who string, gone []string) {
 	return who, gone
 }
 
+// copied reports whether somebody is up from whom others can copy what they missed.
+func (l *linkView) copied() bool {
+	return slices.ContainsFunc(l.members, func(m memberView) bool { return m.inSync && m.up() })
+}
+
 // viewLinks are the links that hold a disk.
 func viewLinks(s *meta.State, gmap uint32) []linkView {
 	g := s.GMap(gmap)
@@ -182,6 +187,8 @@ func reasons(links []linkView) (why, fix []string) {
 			case !m.failed.IsZero():
 				say(&why, "the brick of %s has failed, since %s: %s is up, and serves nothing of it", m.name, m.failed.Local().Format(time.DateTime), m.name)
 				say(&fix, "see `petal status` on %s: if its disk is well again, restart %s; if it is lost, mount an empty one in its place and start %s with `petal serve --accept-loss`", m.name, m.name, m.name)
+			case !m.inSync && !l.copied():
+				say(&why, "%s is up and has missed writes of link %v, and nobody is up who has them", m.name, l.id)
 			case !m.inSync:
 				say(&why, "%s is up and has missed writes", m.name)
 				say(&fix, "wait: %s is about to catch up; if it does not, `petal status` on %s says why, or its log that its disk takes too long to be waited for", m.name, m.name)
@@ -193,7 +200,14 @@ func reasons(links []linkView) (why, fix []string) {
 		if l.serving("") {
 			continue
 		}
-		if who, gone := l.stranded(); who != "" {
+		since := l.degraded.Local().Format(time.DateTime)
+		if who, gone := l.stranded(); who != "" && !l.copied() {
+			say(&why, "link %v, %d %% of the disk, is served by nobody: %s the writes since %s, and what %s had not copied before is at %s", l.id, percent(l.buckets),
+				onlyHave([]string{who}), since, who, strings.Join(gone, " or "))
+			say(&fix, "all of link %v is served again when %s is up, and %s: they complete each other", l.id, who, strings.Join(gone, " or "))
+			say(&fix, "as the last resort, if %s never comes back: `petal link force %v --node %s --accept-loss` loses the writes since %s", who, l.id, gone[0], since)
+			continue
+		} else if who != "" {
 			say(&why, "what %s has not copied yet of link %v is served by nobody: %s it", who, l.id, onlyHave(gone))
 			say(&fix, "all of link %v is served again when %s is up and in sync", l.id, strings.Join(gone, " or "))
 			say(&fix, "as the last resort, if %s never comes back: `petal link force %v --node %s --accept-loss` gives up what %s has not copied", strings.Join(gone, " and "), l.id, who, who)
@@ -211,7 +225,7 @@ func reasons(links []linkView) (why, fix []string) {
 		say(&why, "nobody who is up has all of link %v, %d %% of the disk: %s", l.id, percent(l.buckets), onlyHave(have))
 		say(&fix, "link %v is served again as soon as %s is up", l.id, strings.Join(have, " or "))
 		if len(lack) > 0 {
-			say(&fix, "as the last resort, if %s never comes back: `petal link force %v --node %s --accept-loss` loses the writes since %s", strings.Join(have, " and "), l.id, lack[0], l.degraded.Local().Format(time.DateTime))
+			say(&fix, "as the last resort, if %s never comes back: `petal link force %v --node %s --accept-loss` loses the writes since %s", strings.Join(have, " and "), l.id, lack[0], since)
 		} else {
 			say(&fix, "if %s never comes back, all of link %v is lost: nobody else has anything of it that counts", strings.Join(have, " and "), l.id)
 		}

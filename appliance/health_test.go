@@ -54,6 +54,15 @@ func TestHealth(t *testing.T) {
 		{"one node down", ring(4, 2, down(3)), "degraded", 100, "n3 is down, or cut off from the others, since 2026-11-21 12:00:00", "start n3 again", "n2 25 lost; n4 25 lost"},
 		{"two that are no neighbours", ring(4, 2, down(1, 3)), "degraded", 100, "n1 is down", "start n1", "n2 50 lost; n4 50 lost"},
 		{"three copies", ring(4, 3, down(3)), "degraded", 100, "n3 is down", "start n3", ""},
+		{"who was copying is down, and who has the rest is up", ring(4, 2, func(p, node int, m *memberView) {
+			if node == 3 {
+				m.down, m.filling = noon, p == 2
+				m.inSync = p == 2
+			}
+			if node == 4 && p == 2 {
+				m.inSync = false
+			}
+		}), "unavailable", 75, "n4 is up and has missed writes of link 1.2, and nobody is up who has them", "if n3 never comes back: `petal link force 1.2 --node n4 --accept-loss`", "n2 25 lost"},
 		// Of two neighbours the second to fall holds the only whole copy.
 		{"two neighbours", ring(4, 2, func(p, node int, m *memberView) {
 			if node == 2 || node == 3 {

@@ -315,3 +315,19 @@ func TestSocket(t *testing.T) {
 		t.Errorf("no node: %#v", err)
 	}
 }
+
+// TestSilentNode: a question that changes nothing is not waited for for ever.
+func TestSilentNode(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := Listen(path) // connections wait in its backlog, as those to a stopped process
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := NewClient(path)
+	c.patience = time.Millisecond
+	_, err = c.Status(context.Background())
+	if e, ok := err.(*Error); !ok || e.Kind != Unreachable || e.Advice == "" || !strings.Contains(e.Message, "has not answered for 1ms") {
+		t.Errorf("%#v", err)
+	}
+}

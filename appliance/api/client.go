@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 )
 
 const maxAnswer = 64 << 20 // bytes of one answer
@@ -22,13 +23,22 @@ type Client struct {
 	// OnStale, if not nil, is called when an answer comes from a node without
 	// quorum: what it tells of the cluster may be old.
 	OnStale func()
+
+	patience time.Duration // with questions that change nothing
 }
+
+// errSilent ends a question that nobody answers.
+var errSilent = errors.New("no answer")
+
+// clientPatience is far more than a node needs that is well, or has lost the
+// majority.
+const clientPatience = 10 * time.Second
 
 var _ Service = (*Client)(nil)
 
 // NewClient returns a client of the socket at path. It connects when first used.
 func NewClient(path string) *Client {
-	return &Client{http: http.Client{Transport: &http.Transport{
+	return &Client{patience: clientPatience, http: http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, path) },
 	}}}
 }
@@ -43,6 +53,11 @@ func (c *Client) call(ctx context.Context, method, path string, body, answer any
 		}
 		r = bytes.NewReader(b)
 	}
+	if method == http.MethodGet {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, c.patience, errSilent)
+		defer cancel()
+	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://petal"+path, r)
 	if err != nil {
 		return err
@@ -51,8 +66,11 @@ func (c *Client) call(ctx context.Context, method, path string, body, answer any
 	resp, err := c.http.Do(req)
 	if err != nil {
 		var e *Error
-		if errors.As(err, &e) {
+		switch {
+		case errors.As(err, &e):
 			return e
+		case context.Cause(ctx) == errSilent:
+			return &Error{Kind: Unreachable, Message: fmt.Sprintf("the node has not answered for %v", c.patience), Advice: "its process is stopped, or hangs: look at it and its log, or ask another node"}
 		}
 		return &Error{Kind: Unreachable, Message: fmt.Sprintf("the node broke off: %v", err), Advice: "see its log; it may be stopping"}
 	}

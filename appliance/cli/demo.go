@@ -391,7 +391,7 @@ func (d *demo) sayCluster() string {
 	return fmt.Sprintf(`
   %[1]s cluster status; %[1]s node list; %[1]s events
   %[1]s bench --verify --time 60s --sessions 2 --portals %[2]s %[3]s
-  %[1]s demo kill 3; %[1]s demo start 3    (also pause, resume, cut, heal)`, d.self(), strings.Join(portals, ","), d.url())
+  %[1]s demo kill %[4]d; %[1]s demo start %[4]d    (also pause, resume, cut, heal)`, d.self(), strings.Join(portals, ","), d.url(), min(3, len(d.nodes)))
 }
 
 // self is how to call this program.
@@ -433,6 +433,9 @@ func (d *demo) close() {
 	}
 	all.Wait()
 	if d.temporary {
+		if len(d.nodes) > 0 {
+			d.c.say("All nodes have stopped. Removing %s, which may take a while.", d.dir)
+		}
 		os.RemoveAll(d.dir)
 	}
 	d.lock.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -19,7 +20,7 @@ import (
 // demoPlay is what can be done to the nodes of a demo that runs in another
 // terminal.
 func (s streams) demoPlay() []*cli.Command {
-	dir := &cli.StringFlag{Name: "dir", Usage: "`DIR` of the demo", EnvVars: []string{"PETAL_DIR"}, DefaultText: "that of the one demo which runs"}
+	dir := &cli.StringFlag{Name: "dir", Usage: "`DIR` of the demo", EnvVars: []string{"PETAL_DIR"}, DefaultText: "that of PETAL_ADMIN, or of the one demo which runs"}
 	all := func(name, usage, description string, do func(*call, []*demoNode) error) *cli.Command {
 		return s.command(spec{name: name, usage: usage, args: "NODE...", description: description, flags: []cli.Flag{dir, jsonFlag}, run: func(c *call) error {
 			nodes, err := playNodes(c)
@@ -29,7 +30,10 @@ func (s streams) demoPlay() []*cli.Command {
 			if err := do(c, nodes); err != nil {
 				return err
 			}
-			return c.done(name, strings.Join(c.Args().Slice(), " "))
+			words := strings.Join(c.Args().Slice(), " ")
+			return c.result(map[string]string{name: words, "dir": filepath.Dir(nodes[0].dir)}, func(w io.Writer) {
+				fmt.Fprintf(w, "%s %s: done, in %s\n", name, words, filepath.Dir(nodes[0].dir))
+			})
 		}})
 	}
 	act := func(name, usage, description string, do func(*call, *demoNode) error) *cli.Command {
@@ -83,8 +87,8 @@ func playNodes(c *call) ([]*demoNode, error) {
 	return out, nil
 }
 
-// playDir is the directory of the demo that is meant: the one named, or the only
-// one in a temporary directory that runs.
+// playDir is the directory of the demo that is meant: the one named, that of the
+// node which PETAL_ADMIN names, or the only one in a temporary directory that runs.
 func playDir(named string) (string, error) {
 	if named != "" {
 		dir, err := filepath.Abs(named)
@@ -92,6 +96,9 @@ func playDir(named string) (string, error) {
 			err = hinted{fmt.Errorf("directory %s: there is no demo", dir), "name the --dir of petal demo"}
 		}
 		return dir, err
+	}
+	if dir := filepath.Dir(filepath.Dir(os.Getenv("PETAL_ADMIN"))); isNode(dir, 1) && filepath.IsAbs(dir) {
+		return dir, nil
 	}
 	all, err := filepath.Glob(filepath.Join(os.TempDir(), "petal-demo-*", "lock"))
 	if err != nil {
@@ -165,7 +172,7 @@ func restart(c *call, nodes []*demoNode) error {
 	defer cancel()
 	for _, n := range nodes {
 		if pid := n.successor(); pid != 0 {
-			return hinted{fmt.Errorf("node %d is running, with pid %d", n.index, pid), "kill it first"}
+			return hinted{fmt.Errorf("node %d is running, with pid %d", n.index, pid), "kill it first; if it is paused, resume it"}
 		}
 		if err := n.launch(os.O_APPEND, &syscall.SysProcAttr{Setsid: true}); err != nil {
 			return err
