@@ -205,7 +205,7 @@ func reasons(links []linkView) (why, fix []string) {
 			say(&why, "link %v, %d %% of the disk, is served by nobody: %s the writes since %s, and what %s had not copied before is at %s", l.id, percent(l.buckets),
 				onlyHave([]string{who}), since, who, strings.Join(gone, " or "))
 			say(&fix, "all of link %v is served again when %s is up, and %s: they complete each other", l.id, who, strings.Join(gone, " or "))
-			say(&fix, "as the last resort, if %s never comes back: `petal link force %v --node %s --accept-loss` loses the writes since %s", who, l.id, gone[0], since)
+			say(&fix, "as the last resort, if %s never comes back: `petal link force %v --node %s --accept-loss` loses the writes since %s, and, if %s was still copying then, what it had not copied", who, l.id, gone[0], since, gone[0])
 			continue
 		} else if who != "" {
 			say(&why, "what %s has not copied yet of link %v is served by nobody: %s it", who, l.id, onlyHave(gone))
@@ -225,7 +225,7 @@ func reasons(links []linkView) (why, fix []string) {
 		say(&why, "nobody who is up has all of link %v, %d %% of the disk: %s", l.id, percent(l.buckets), onlyHave(have))
 		say(&fix, "link %v is served again as soon as %s is up", l.id, strings.Join(have, " or "))
 		if len(lack) > 0 {
-			say(&fix, "as the last resort, if %s never comes back: `petal link force %v --node %s --accept-loss` loses the writes since %s", strings.Join(have, " and "), l.id, lack[0], since)
+			say(&fix, "as the last resort, if %s never comes back: `petal link force %v --node %s --accept-loss` loses the writes since %s, and, if %s was still copying then, what it had not copied", strings.Join(have, " and "), l.id, lack[0], since, lack[0])
 		} else {
 			say(&fix, "if %s never comes back, all of link %v is lost: nobody else has anything of it that counts", strings.Join(have, " and "), l.id)
 		}

@@ -48,7 +48,8 @@ func (s streams) linkForce() *cli.Command {
 	return s.command(spec{
 		name: "force", usage: "take one node's copy for the truth: the way out when the copies in sync are gone for good", args: "LINK",
 		description: `LINK is as petal link list shows it. What only the nodes in sync had is lost:
-writes since the time that the link is degraded. Of a node that is in sync itself,
+writes since the time that the link is degraded, and, if the node was still copying
+then, what it had not copied (petal events tells). Of a node that is in sync itself,
 but still copies from one that is gone, the blocks are lost that it has not copied:
 reading them is an error until they are written. The others get all of the data anew
 if they ever return. It is written into the events, with who did it.`,

@@ -131,7 +131,7 @@ func (n *State) blank(srv *Server, past pastOf, acceptLoss bool) error {
 	thing := fmt.Sprintf("the bricks of server %s", n.label(srv.ID))
 	switch {
 	case len(others) > 0:
-		return refuse(ErrOld, thing, fmt.Sprintf("they are empty, and of what they held other servers still have copies that lack the last writes only (%d links): to begin with empty bricks would throw these away", len(others)),
+		return refuse(ErrOld, thing, fmt.Sprintf("they are empty, and of what they held other servers still have copies that lack the last writes only, or what they had not copied yet when they fell out (%d links): to begin with empty bricks would throw these away", len(others)),
 			"take those copies first, on a node that runs, then start this one: "+strings.Join(others[:min(len(others), maxCommands)], ", ")+more(len(others)-maxCommands))
 	case len(only) > 0 && !acceptLoss:
 		return refuse(ErrOld, thing, fmt.Sprintf("they are older than they were or not the same, and nobody else has all of links %s: acknowledged writes would be lost", someOf(only)),
