@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"petal/cluster/brick"
+	"petal/journal/record"
 	"petal/placement"
 )
 
@@ -71,24 +73,31 @@ func TestRefusedStartUndoesNothing(t *testing.T) {
 	l.check("before")
 	c.kill(0)
 
-	var groups []func()
+	// Groups of this life, and none at the end, which would count as torn.
+	type group struct {
+		opening, first uint64
+		flip           func()
+	}
+	var groups []group
 	for _, name := range s.disk.Files() {
 		if !strings.HasPrefix(name, "journal/") {
 			continue
 		}
 		for at := int64(0); at < 1<<20; at += placement.BlockSize {
 			if err := s.disk.Damage(name, at, func(p []byte) {
-				if string(p) == "petalgrp" {
-					groups = append(groups, func() { s.disk.Damage(name, at+17, func(p []byte) { p[0] ^= 1 }, 1) })
+				if v := record.View(p); string(p[:8]) == "petalgrp" {
+					groups = append(groups, group{v.Opening(), v.First(), func() { s.disk.Damage(name, at+17, func(p []byte) { p[0] ^= 1 }, 1) }})
 				}
-			}, 8); err != nil {
+			}, record.HeaderSize); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	rotten := groups[len(groups)/2 : len(groups)/2+8]
-	for _, flip := range rotten {
-		flip()
+	slices.SortFunc(groups, func(a, b group) int { return cmp.Or(cmp.Compare(b.opening, a.opening), cmp.Compare(a.first, b.first)) })
+	last := slices.IndexFunc(append(groups, group{}), func(g group) bool { return g.opening != groups[0].opening })
+	rotten := groups[last/2 : last/2+8]
+	for _, g := range rotten {
+		g.flip()
 	}
 	for range 2 {
 		c.open(0)
@@ -98,8 +107,8 @@ func TestRefusedStartUndoesNothing(t *testing.T) {
 		}
 		c.kill(0)
 	}
-	for _, flip := range rotten {
-		flip()
+	for _, g := range rotten {
+		g.flip()
 	}
 	c.start(0)
 	l.check("the disk can be read again")
