@@ -230,7 +230,9 @@ func TestNewIncarnationWaits(t *testing.T) {
 	close(leave)
 	r2.want("up")
 	two.Send(1, &wire.Message{Kind: wire.Cancel, Op: placement.OpID{Number: 2}})
-	eventually(t, func() bool { r1.mu.Lock(); defer r1.mu.Unlock(); return len(r1.events) >= 4 })
+	eventually(t, func() bool { return r1.more() >= 4 })
+	r1.mu.Lock()
+	defer r1.mu.Unlock()
 	var got []string
 	for _, e := range r1.events {
 		got = append(got, e.what)
