@@ -148,8 +148,13 @@ func TestBrickFails(t *testing.T) {
 	if o := d.petal("bench", d.url, "--new", "--state", state, "--time", "500ms", "--quiet"); o.status != 0 {
 		t.Fatalf("bench: status %d\n%s%s", o.status, o.stdout, o.stderr)
 	}
-	tracer := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-p", strconv.Itoa(d.pid()),
-		"-e", "trace=pwrite64,pwritev,pwritev2,fdatasync", "-e", "inject=pwrite64,pwritev,pwritev2,fdatasync:error=EIO")
+	args := []string{"-f", "-qq", "-o", "/dev/null", "-p", strconv.Itoa(d.pid()),
+		"-e", "trace=pwrite64,pwritev,pwritev2,fdatasync", "-e", "inject=pwrite64,pwritev,pwritev2,fdatasync:error=EIO"}
+	journal, _ := filepath.Glob(filepath.Join(dir, "n1", "brick", "journal", "*.seg"))
+	for _, file := range journal { // the brick's: without its part of the agreed state a node serves nothing
+		args = append(args, "-P", file)
+	}
+	tracer := exec.Command("strace", args...)
 	tracer.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := tracer.Start(); err != nil {
 		t.Fatal(err)
