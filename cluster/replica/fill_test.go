@@ -61,15 +61,8 @@ func TestLateFillCountsForNothing(t *testing.T) {
 // TestHeadReadsWhatItMisses: R9. A head that misses blocks, and has not copied them
 // yet, gets them from who has them: for a reader, and for a write of a part of one.
 func TestHeadReadsWhatItMisses(t *testing.T) {
-	w := newWorld(t, 1, 2, placement.Mirror)
-	w.opened()
-	c := w.chunkOf(0, 0)
-	data := pattern(1, 65536)
-	w.ok(w.write(w.nodes[0], c, 0, data))
-	w.run(20 * time.Millisecond)
-	w.nodes[1].stop(true)
-	w.exclude(2)
-	w.opened()
+	w, c, data := written(t)
+	w.goOnAlone()
 	image := w.nodes[0].disk.Crash(1)
 	b := pattern(2, 8192)
 	copy(data[4096:], b)

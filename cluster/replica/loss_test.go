@@ -162,12 +162,7 @@ func TestOpensOverWhatCannotBeRead(t *testing.T) {
 // TestLostWhileOut: R9. A member comes back that has lost the end of its journal
 // while it was out. The head knows what it had, and tells it to copy that, too.
 func TestLostWhileOut(t *testing.T) {
-	w := newWorld(t, 1, 2, placement.Mirror)
-	w.opened()
-	c := w.chunkOf(0, 0)
-	data := pattern(1, 65536)
-	w.ok(w.write(w.nodes[0], c, 0, data))
-	w.run(20 * time.Millisecond)
+	w, c, data := written(t)
 	image := w.nodes[1].disk.Crash(1)
 	copy(data[4096:], pattern(2, 4096))
 	w.ok(w.write(w.nodes[0], c, 4096, data[4096:8192]))

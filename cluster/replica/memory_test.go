@@ -101,15 +101,8 @@ func TestLostRecordsComeBack(t *testing.T) {
 // TestLostBeforeTheCut: the head has lost records of a time when it was alone. Who
 // came back since has their blocks, but never had the records.
 func TestLostBeforeTheCut(t *testing.T) {
-	w := newWorld(t, 1, 2, placement.Mirror)
-	w.opened()
-	c := w.chunkOf(0, 0)
-	data := pattern(1, 65536)
-	w.ok(w.write(w.nodes[0], c, 0, data))
-	w.run(20 * time.Millisecond)
-	w.nodes[1].stop(true)
-	w.exclude(2)
-	w.opened()
+	w, c, data := written(t)
+	w.goOnAlone()
 	image := w.nodes[0].disk.Crash(1)
 	b := pattern(2, 4096)
 	copy(data[4096:], b)

@@ -53,15 +53,8 @@ func TestRestartedSurvivorKnowsWhatIsMissed(t *testing.T) {
 // A survivor that was restarted finds out.
 func TestUntrustedMarks(t *testing.T) {
 	oneThread(t)
-	w := newWorld(t, 1, 2, placement.Mirror)
-	w.opened()
-	c := w.chunkOf(0, 0)
-	data := pattern(1, 65536)
-	w.ok(w.write(w.nodes[0], c, 0, data))
-	w.run(20 * time.Millisecond)
-	w.nodes[1].stop(true)
-	w.exclude(2)
-	w.opened()
+	w, c, data := written(t)
+	w.goOnAlone()
 	put := func(i int) {
 		copy(data[4096*i:], pattern(byte(10+i), 4096))
 		w.ok(w.write(w.nodes[0], c, uint32(4096*i), data[4096*i:4096*(i+1)]))
