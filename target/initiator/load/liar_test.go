@@ -1,7 +1,6 @@
 package load
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"path/filepath"
@@ -160,7 +159,7 @@ func flip(data []byte) { data[SectorBytes+100] ^= 4 }
 func TestPlantedLies(t *testing.T) {
 	const when = 100
 	now := func(n int) bool { return n >= when && n%16 == 0 }
-	old, told := map[uint64][]byte{}, false
+	old := map[uint64][]byte{}
 	lies := map[string]struct {
 		kind  Kind
 		write func(n int, w *lie)
@@ -192,16 +191,17 @@ func TestPlantedLies(t *testing.T) {
 				copy(r.data, "something else altogether")
 			}
 		}},
-		"old data read once": {kind: Stale,
+		// Old data are no lie while no later write of the block is acknowledged,
+		// which the disk cannot know: one in sixteen is wrong sooner or later.
+		"old data read now and then": {kind: Stale,
 			write: func(n int, w *lie) {
 				if old[w.off] == nil {
 					old[w.off] = slices.Clone(w.data)
 				}
 			},
 			read: func(n int, r *lie) {
-				if was := old[r.off]; n >= when && !told && was != nil && !bytes.Equal(was, r.data) {
+				if was := old[r.off]; now(n) && was != nil {
 					copy(r.data, was)
-					told = true
 				}
 			}},
 		"zeros in place of data": {kind: Lost, write: func(n int, w *lie) {
