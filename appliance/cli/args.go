@@ -17,7 +17,8 @@ const completionFlag = "--generate-bash-completion"
 // at the first argument: `disk create data --size 10G` would leave the size
 // empty without a word. It also refuses, with the nearest name, what the
 // command tree does not know, and arguments that begin with a dash: those are
-// flags gone wrong. After a "--" everything is an argument.
+// flags gone wrong. After a "--" everything is an argument. A command's flag may
+// even stand before the command: `petal --admin SOCKET status`.
 func reorder(app *cli.App, argv []string) ([]string, error) {
 	if len(argv) == 0 || argv[len(argv)-1] == completionFlag {
 		return argv, nil
@@ -32,7 +33,7 @@ func reorder(app *cli.App, argv []string) ([]string, error) {
 		case word == "--":
 			args, words = append(args, words...), nil
 		case strings.HasPrefix(word, "-") && word != "-":
-			taken, err := takeFlag(strings.Join(path, " "), known, word, words)
+			taken, err := takeFlag(strings.Join(path, " "), append(known, flagsOf(commands)...), word, words)
 			if err != nil {
 				return nil, err
 			}
@@ -48,12 +49,27 @@ func reorder(app *cli.App, argv []string) ([]string, error) {
 			args = append(args, word)
 		}
 	}
+	for i := 0; i < len(flags); i++ { // those before the command may be another one's
+		taken, err := takeFlag(strings.Join(path, " "), known, flags[i], flags[i+1:])
+		if err != nil {
+			return nil, err
+		}
+		i += taken
+	}
 	out := append(path, flags...)
 	out[0] = argv[0]
 	if len(args) > 0 {
 		out = append(append(out, "--"), args...)
 	}
 	return out, nil
+}
+
+// flagsOf returns the flags of all commands below.
+func flagsOf(commands []*cli.Command) (all []cli.Flag) {
+	for _, c := range commands {
+		all = append(append(all, c.Flags...), flagsOf(c.Subcommands)...)
+	}
+	return all
 }
 
 func appFlags() []cli.Flag {
@@ -90,8 +106,17 @@ func unknownCommand(path []string, commands []*cli.Command, word string) error {
 		names = append(names, c.Name)
 	}
 	hint := "one of: " + strings.Join(names, ", ")
-	if near := config.Nearest(word, names); near != "" {
+	near := config.Nearest(word, names)
+	for _, same := range synonyms {
+		if i := slices.IndexFunc(names, func(n string) bool { return slices.Contains(same, n) }); i >= 0 && slices.Contains(same, word) {
+			near = names[i]
+		}
+	}
+	if near != "" {
 		hint = fmt.Sprintf("did you mean `%s %s`?", strings.Join(path, " "), near)
 	}
 	return usageError{fmt.Sprintf("%s: unknown command %q", strings.Join(path, " "), word), hint}
 }
+
+// synonyms are words that other programs have for the same.
+var synonyms = [][]string{{"delete", "remove", "rm", "del"}, {"list", "ls"}, {"create", "new", "add"}, {"show", "info", "get"}}

@@ -125,7 +125,11 @@ func report(w io.Writer, err error) {
 	if err == nil || errors.As(err, &status) {
 		return
 	}
-	fmt.Fprintf(w, "petal: %v\n", err)
+	text := err.Error()
+	if !strings.HasPrefix(text, "petal ") { // else it begins with its command
+		text = "petal: " + strings.TrimPrefix(text, "petal: ")
+	}
+	fmt.Fprintln(w, text)
 	var h interface{ Hint() string }
 	if errors.As(err, &h) && h.Hint() != "" {
 		fmt.Fprintf(w, "hint: %s\n", h.Hint())
@@ -221,7 +225,13 @@ func group(name, usage string, subs ...*cli.Command) *cli.Command {
 }
 
 func onUsageError(ctx *cli.Context, err error, _ bool) error {
-	return usageError{err.Error(), helpHint(ctx.Command.HelpName)}
+	hint := helpHint(ctx.Command.HelpName)
+	for _, f := range ctx.Command.Flags {
+		if _, ok := f.(*cli.DurationFlag); ok && strings.HasSuffix(err.Error(), fmt.Sprintf("for flag -%s: parse error", f.Names()[0])) {
+			hint = "a time has a unit: 500ms, 30s, 5m, 1h30m"
+		}
+	}
+	return usageError{err.Error(), hint}
 }
 
 func helpHint(command string) string { return fmt.Sprintf("see `%s --help`", command) }

@@ -18,11 +18,11 @@ func (s streams) configCheck() *cli.Command {
 	return s.command(spec{
 		name: "check", usage: "say what is wrong with a petal.toml", args: "[FILE]",
 		description: "FILE is " + config.DefaultFile + " unless given. Nothing but the file is looked at.\nWith --json every key is printed with the value that holds.",
-		flags:       []cli.Flag{jsonFlag},
+		flags:       []cli.Flag{&cli.StringFlag{Name: "config", Usage: "the same as the argument `FILE`, as with petal serve"}, jsonFlag},
 		run: func(c *call) error {
-			file := c.Args().First()
-			if file == "" {
-				file = config.DefaultFile
+			file := or(c.Args().First(), or(c.String("config"), config.DefaultFile))
+			if c.String("config") != "" && c.Args().Present() {
+				return usageError{"petal config check: FILE and --config are the same", "give one of them"}
 			}
 			conf, err := config.Load(file)
 			if err != nil {
