@@ -12,10 +12,11 @@ import (
 
 func (s streams) events() *cli.Command {
 	return s.command(spec{
-		name: "events", usage: "tell what happened to the cluster: nodes, links, disks, votes",
+		name: "events", usage: "tell what happened to the cluster: nodes, links, disks, targets, votes",
 		description: `The last thousand are kept, oldest first, each with its kind: member (joins, starts,
-goes down, leaves), voter, link (who holds what in sync), lease, brick, clock, loss (that somebody
-has accepted, and who), refused (who was not let in or may not start, and what was not done).`,
+goes down, leaves), voter, link (who holds what in sync), disk and target (made, changed, deleted),
+lease, brick, clock, loss (that somebody has accepted, and who), refused (who was not let in or may
+not start, and what was not done).`,
 		flags: nodeFlags(
 			&cli.Uint64Flag{Name: "after", Usage: "only those after event `NUMBER`"},
 			&cli.IntFlag{Name: "last", Usage: "only the last `N`"},

@@ -133,6 +133,7 @@ func (n *State) createDisk(c *metapb.CreateDisk) error {
 	n.disks[id] = &Disk{ID: id, Name: c.Name, Size: c.Size, BlockSize: int(c.BlockSize), WriteBack: c.WriteBack,
 		ReadOnly: c.ReadOnly, Family: fam.ID, Node: 1, VVer: 1, Created: time.Unix(c.CreatedUnix, 0).UTC()}
 	n.diskNames[c.Name] = id
+	n.event("disk", 0, "disk %s of %d bytes is made", c.Name, c.Size)
 	if c.Target == "" {
 		return nil
 	}
@@ -159,6 +160,9 @@ func (n *State) updateDisk(c *metapb.UpdateDisk) error {
 		if *c.Size < d.Size && !c.AllowShrink {
 			return refuse(ErrInvalid, diskThing(c.Name), fmt.Sprintf("size %d is less than the present %d bytes", *c.Size, d.Size),
 				"shrinking throws data away: say so with --shrink")
+		}
+		if *c.Size != d.Size {
+			n.event("disk", 0, "disk %s of %d bytes has %d now", d.Name, d.Size, *c.Size)
 		}
 		d.Size = *c.Size
 		d.VVer++
@@ -203,6 +207,7 @@ func (n *State) deleteDisk(c *metapb.DeleteDisk) error {
 	delete(n.disks, d.ID)
 	delete(n.diskNames, d.Name)
 	delete(n.reservations, d.ID)
+	n.event("disk", 0, "disk %s of %d bytes is deleted", d.Name, d.Size)
 	return nil
 }
 
@@ -249,6 +254,7 @@ func (n *State) createTarget(name string) error {
 		return refuse(ErrExists, targetThing(name), "", "see `petal target list`")
 	}
 	n.targets[name] = &Target{Name: name}
+	n.event("target", 0, "target %s is made", name)
 	return nil
 }
 
@@ -261,6 +267,7 @@ func (n *State) deleteTarget(c *metapb.DeleteTarget) error {
 		return refuse(ErrInUse, targetThing(c.Name), fmt.Sprintf("it exports %d LUNs", len(t.LUNs)), "unmap them first: `petal target unmap`")
 	}
 	delete(n.targets, c.Name)
+	n.event("target", 0, "target %s is deleted", c.Name)
 	return nil
 }
 
@@ -298,6 +305,7 @@ func (n *State) mapLUN(c *metapb.MapLun) error {
 	t.LUNs = slices.Insert(t.LUNs, at, LUN{Number: lun, Disk: d.ID})
 	n.targets[t.Name] = t
 	n.retired[retiredKey{t.Name, lun}] = d.ID
+	n.event("target", 0, "disk %s is LUN %d of %s", d.Name, lun, t.Name)
 	return nil
 }
 
@@ -333,6 +341,9 @@ func (n *State) unmapLUN(c *metapb.UnmapLun) error {
 	if at < 0 {
 		return refuse(ErrNotFound, fmt.Sprintf("LUN %d of %s", c.Number, targetThing(c.Target)), "", "see `petal target list`")
 	}
+	if d := n.disks[t.LUNs[at].Disk]; d != nil {
+		n.event("target", 0, "disk %s is no longer LUN %d of %s", d.Name, c.Number, t.Name)
+	}
 	t.LUNs = slices.Delete(t.LUNs, at, at+1)
 	n.targets[t.Name] = t
 	return nil
@@ -347,6 +358,7 @@ func (n *State) setACL(c *metapb.SetAcl) error {
 		return err
 	}
 	t.ACL = slices.Clone(c.Acl)
+	n.event("target", 0, "who may log in to %s is changed: %d initiators are named", t.Name, len(t.ACL))
 	n.targets[t.Name] = t
 	return nil
 }
@@ -358,6 +370,7 @@ func (n *State) setCHAP(c *metapb.SetChap) error {
 	}
 	if c.Target == "" {
 		n.discovery = account
+		n.event("target", 0, "the CHAP names and secrets of discovery are changed")
 		return nil
 	}
 	t, err := n.targetForChange(c.Target)
@@ -365,6 +378,7 @@ func (n *State) setCHAP(c *metapb.SetChap) error {
 		return err
 	}
 	t.CHAP = account
+	n.event("target", 0, "the CHAP names and secrets of %s are changed", t.Name)
 	n.targets[t.Name] = t
 	return nil
 }

@@ -493,6 +493,37 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestChangesAreTold: the diary tells of every disk and target that is made,
+// changed or deleted, and of nothing that was refused.
+func TestChangesAreTold(t *testing.T) {
+	s := clusterOf(t, 1)
+	const iqn = "iqn.2026-11.petal:a"
+	size := uint64(2 << 20)
+	for _, c := range []struct {
+		cmd  *metapb.Command
+		want string
+	}{
+		{&metapb.Command{Kind: &metapb.Command_CreateDisk{CreateDisk: &metapb.CreateDisk{Name: "d", Id: make([]byte, 16), Size: 1 << 20, BlockSize: 512}}}, "disk d of 1048576 bytes is made"},
+		{&metapb.Command{Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: "d", Size: &size}}}, "disk d of 1048576 bytes has 2097152 now"},
+		{&metapb.Command{Kind: &metapb.Command_CreateTarget{CreateTarget: &metapb.CreateTarget{Name: iqn}}}, "target " + iqn + " is made"},
+		{&metapb.Command{Kind: &metapb.Command_MapLun{MapLun: &metapb.MapLun{Target: iqn, Disk: "d", Number: 3}}}, "disk d is LUN 3 of " + iqn},
+		{&metapb.Command{Kind: &metapb.Command_SetAcl{SetAcl: &metapb.SetAcl{Target: iqn, Acl: []string{"iqn.2026-11.host:a"}}}}, "who may log in to " + iqn + " is changed: 1 initiators are named"},
+		{&metapb.Command{Kind: &metapb.Command_SetChap{SetChap: &metapb.SetChap{Target: iqn}}}, "the CHAP names and secrets of " + iqn + " are changed"},
+		{&metapb.Command{Kind: &metapb.Command_UnmapLun{UnmapLun: &metapb.UnmapLun{Target: iqn, Number: 3}}}, "disk d is no longer LUN 3 of " + iqn},
+		{&metapb.Command{Kind: &metapb.Command_DeleteTarget{DeleteTarget: &metapb.DeleteTarget{Name: iqn}}}, "target " + iqn + " is deleted"},
+		{&metapb.Command{Kind: &metapb.Command_DeleteDisk{DeleteDisk: &metapb.DeleteDisk{Name: "d"}}}, "disk d of 2097152 bytes is deleted"},
+	} {
+		before := s.nextEvent
+		s = s.with(t, c.cmd)
+		if last := s.Events()[len(s.Events())-1]; s.nextEvent != before+1 || last.Text != c.want {
+			t.Errorf("%d events, the last: %q, want %q", s.nextEvent-before, last.Text, c.want)
+		}
+		if again, err := apply(s, c.cmd); err != nil && again.nextEvent != s.nextEvent {
+			t.Errorf("%v was refused and is told of", c.cmd)
+		}
+	}
+}
+
 // TestDisksWithoutTheGone: a server that has long been down gets no new disks, so
 // that what it held can be copied away from it; one that is briefly down does,
 // and one whose absence would leave too few.
