@@ -19,6 +19,7 @@ import (
 
 	"petal/appliance/api"
 	"petal/appliance/config"
+	"petal/target/initiator"
 )
 
 // What the demo makes. Tests outside are driven through these names.
@@ -318,13 +319,40 @@ func (d *demo) makeDisk(ctx context.Context, bytes uint64) error {
 	var refused *api.Error
 	if errors.As(err, &refused) && refused.Kind == api.NotFound {
 		lun := uint16(0)
-		_, err = client.CreateDisk(ctx, api.NewDisk{Name: demoDisk, Size: bytes, Target: demoTarget, LUN: &lun})
-		return err
+		if _, err = client.CreateDisk(ctx, api.NewDisk{Name: demoDisk, Size: bytes, Target: demoTarget, LUN: &lun}); err != nil {
+			return err
+		}
+		return d.waitTarget(ctx)
 	}
 	if err == nil && d.c.IsSet("size") && disk.Size != bytes {
 		d.c.say("the disk in %s is kept, and with it its size of %s; change it with: petal disk resize %s %s", d.dir, size(disk.Size), demoDisk, d.c.String("size"))
 	}
 	return err
+}
+
+// waitTarget waits until every portal lets initiators in. The node that has made
+// the target answers when it serves it itself; the others hear of it a little later,
+// and until then refuse a login for good.
+func (d *demo) waitTarget(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, demoStartLimit)
+	defer cancel()
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for _, n := range d.nodes {
+		for {
+			s, err := initiator.Dial(ctx, initiator.URL{Host: n.portal, Target: demoTarget}, initiator.Options{})
+			if err == nil {
+				s.Logout(ctx)
+				break
+			}
+			select {
+			case <-poll.C:
+			case <-ctx.Done():
+				return hinted{fmt.Errorf("node %d does not serve %s: %w", n.index, demoTarget, err), "see " + n.log()}
+			}
+		}
+	}
+	return nil
 }
 
 func (d *demo) environment() []string {

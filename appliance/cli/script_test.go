@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -51,14 +53,25 @@ func TestScripts(t *testing.T) {
 		}})
 }
 
+// freePort returns a port that nobody listens on, another one each time. It lies
+// below those that the kernel gives to outgoing connections: such a one could hold it
+// when a node wants it.
 func freePort(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := strconv.Itoa(10000 + rand.IntN(20000))
+		if _, given := portsGiven.LoadOrStore(port, true); given {
+			continue // to another script, which runs at the same time
+		}
+		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no free port")
+	return ""
 }
+
+var portsGiven sync.Map
 
 type scriptKey struct{}
 

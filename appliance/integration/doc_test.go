@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -69,15 +70,34 @@ func need(t *testing.T, program, debianPackage string) {
 	}
 }
 
-// freePort returns a port that is free on 127.0.0.1 now.
+// freePort returns a port that nobody listens on, at any address that a node may
+// have. It lies below those that the kernel gives to outgoing connections: such a
+// one could hold it when the node wants it, at its start or after it was down.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		if port := 10000 + rand.IntN(20000); !portsGiven[port] && portFree(port) {
+			portsGiven[port] = true
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
+}
+
+var portsGiven = map[int]bool{}
+
+func portFree(port int) bool {
+	for net1 := range 2 {
+		for host := 1; host <= 9; host++ {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.%d.%d:%d", net1, host, port))
+			if err != nil {
+				return false
+			}
+			l.Close()
+		}
+	}
+	return true
 }
 
 // command is exec.Command whose whole life is bounded by the test's.
