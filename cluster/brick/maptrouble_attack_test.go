@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
@@ -17,7 +18,7 @@ import (
 type mapFault struct {
 	part  string // of the names
 	errno atomic.Int32
-	hits  atomic.Int32
+	tries chan time.Time // when the first ones failed
 }
 
 func (m *mapFault) wrap(o *Options) {
@@ -26,7 +27,10 @@ func (m *mapFault) wrap(o *Options) {
 		if e == 0 || op.Kind.ReadOrWrite() != errorfs.OpIsWrite || !strings.Contains(op.Path, m.part) {
 			return nil
 		}
-		m.hits.Add(1)
+		select {
+		case m.tries <- time.Now():
+		default:
+		}
 		return syscall.Errno(e)
 	}))
 }
@@ -34,7 +38,7 @@ func (m *mapFault) wrap(o *Options) {
 // troubled is a brick with something to flush whose map cannot be written.
 func troubled(t *testing.T, part string, errno syscall.Errno) (*rig, *mapFault, chan error) {
 	t.Helper()
-	m, failed := &mapFault{part: part}, make(chan error, 1)
+	m, failed := &mapFault{part: part, tries: make(chan time.Time, 3)}, make(chan error, 1)
 	g := newRig(21, func(o *Options) {
 		m.wrap(o)
 		o.OnFail = func(err error) { failed <- err }
@@ -59,15 +63,16 @@ func TestMapFull(t *testing.T) {
 		g, m, failed := troubled(t, ".sst", syscall.ENOSPC)
 		flushed := make(chan error, 1)
 		go func() { flushed <- g.b.StepFlushMap() }()
-		for m.hits.Load() < 3 { // each but the first after a pause
+		var tries [3]time.Time
+		for i := range tries { // each but the first after a pause
 			select {
 			case err := <-flushed:
 				t.Fatalf("flushed on a full file system: %v", err)
-			default:
+			case tries[i] = <-m.tries:
 			}
 		}
-		if n := m.hits.Load(); n > 6 {
-			t.Errorf("%d tries at once", n)
+		if d := tries[2].Sub(tries[0]); d < 2*troublePause {
+			t.Errorf("three tries within %v", d)
 		}
 		if room {
 			m.errno.Store(0)

@@ -154,6 +154,7 @@ func TestPunch(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	const chunks = 2000
 	for _, kind := range []Kind{Write, Zero} {
+		before := diskBytes(t, o.Path) // with what an open brick has ahead of need
 		var wg sync.WaitGroup
 		for c := range placement.Chunk(chunks) {
 			r := record(b, rng, placement.Key{Family: 1, Node: 1, Chunk: c}, placement.Full, kind)
@@ -173,7 +174,6 @@ func TestPunch(t *testing.T) {
 			}
 		}
 		wg.Wait()
-		before := diskBytes(t, o.Path)
 		if err := b.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -248,8 +248,9 @@ func TestReadersAgainstDestage(t *testing.T) {
 			}
 		})
 	}
+	var readers sync.WaitGroup
 	for i := range 4 {
-		go func() {
+		readers.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(i), 4))
 			for !stop.Load() {
 				if rng.IntN(3) == 0 {
@@ -257,10 +258,11 @@ func TestReadersAgainstDestage(t *testing.T) {
 				}
 				checkNumbered(t, b, rng.IntN(chunks), &last)
 			}
-		}()
+		})
 	}
 	wg.Wait()
 	stop.Store(true)
+	readers.Wait()
 	if n := b.Stats().BadBlocks; n != 0 {
 		t.Errorf("%d bad blocks were seen", n)
 	}
