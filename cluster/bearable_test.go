@@ -15,7 +15,9 @@ import (
 // What a journal has lost comes back from another member, if one is in sync
 // whose records of that bucket they were. Everything else stops the start, unless
 // the operator accepts the loss.
-func TestBearable(t *testing.T) {
+func TestBearable(t *testing.T) { virtual(t, bearable) }
+
+func bearable(t *testing.T) {
 	c := newMemCluster(t, 3, 1)
 	newLoad(c)
 	c.kill(2)
@@ -59,7 +61,9 @@ func TestBearable(t *testing.T) {
 
 // A start that is refused for lost records leaves the rest of the journal as it
 // is: when the disk can be read again after all, nothing is missing.
-func TestRefusedStartUndoesNothing(t *testing.T) {
+func TestRefusedStartUndoesNothing(t *testing.T) { virtual(t, refusedStartUndoesNothing) }
+
+func refusedStartUndoesNothing(t *testing.T) {
 	c := newMemCluster(t, 3, 1)
 	l := newLoad(c)
 	s := c.nodes[0]

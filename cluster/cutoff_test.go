@@ -77,7 +77,9 @@ func TestCutOff(t *testing.T) {
 
 // The same with nodes: of two that share no link, the one can't reach the other.
 // Both hear the leader, and any other node serves what the one then can't.
-func TestCutOffNodes(t *testing.T) {
+func TestCutOffNodes(t *testing.T) { virtual(t, cutOffNodes) }
+
+func cutOffNodes(t *testing.T) {
 	c := newMemCluster(t, 4, 0.5)
 	newLoad(c)
 	v := c.volume(1, "data")

@@ -13,7 +13,9 @@ import (
 
 // R14: a brick of another server of the same cluster, and one of this server that
 // is not the one it had, are refused, and as they were when the right one is back.
-func TestOpenRefusesOthersBricks(t *testing.T) {
+func TestOpenRefusesOthersBricks(t *testing.T) { virtual(t, openRefusesOthersBricks) }
+
+func openRefusesOthersBricks(t *testing.T) {
 	c := newMemCluster(t, 3, 1)
 	l := newLoad(c)
 	a, b := c.nodes[1], c.nodes[2]

@@ -4,8 +4,10 @@ import "testing"
 
 // R5: a lease must not outlive the data path. A node whose brick has not answered
 // a flush for two leases asks for no more.
-func TestStandstillEndsTheLease(t *testing.T) {
-	n := testNode(t, t.TempDir())
+func TestStandstillEndsTheLease(t *testing.T) { virtual(t, standstillEndsTheLease) }
+
+func standstillEndsTheLease(t *testing.T) {
+	n := newMemoryNode(t, nil).Node
 	n.Close(t.Context()) // nobody else asks its brick
 	lease := n.opt.Times.Lease
 	for _, c := range []struct {

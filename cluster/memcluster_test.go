@@ -24,6 +24,7 @@ import (
 type memCluster struct {
 	t     *testing.T
 	net   *memNet
+	began time.Time
 	nodes []*memServer
 }
 
@@ -41,7 +42,7 @@ type memServer struct {
 
 func newMemCluster(t *testing.T, n int, scale float64) *memCluster {
 	t.Helper()
-	c := &memCluster{t: t, net: newMemNet()}
+	c := &memCluster{t: t, net: newMemNet(), began: time.Now().Add(-time.Hour)}
 	for i := range n {
 		name := fmt.Sprintf("n%d", i+1)
 		c.nodes = append(c.nodes, &memServer{id: placement.Server(i + 1), dir: vfs.NewMemory(1 << 30), disk: vfs.NewMemory(1 << 30),
@@ -81,7 +82,7 @@ func newMemCluster(t *testing.T, n int, scale float64) *memCluster {
 }
 
 func (c *memCluster) env(s *memServer) Env {
-	return Env{FS: s.dir, Clock: times.Real{}, Wall: time.Now, Bricks: []BrickEnv{{FS: s.disk, MapFS: s.maps, Path: "/brick"}},
+	return Env{FS: s.dir, Clock: virtualClock{c.began}, Wall: time.Now, Bricks: []BrickEnv{{FS: s.disk, MapFS: s.maps, Path: "/brick"}},
 		Rand: func(b []byte) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -194,6 +195,10 @@ func whole(s *meta.State) bool {
 	return true
 }
 
+// writePause is between two writes of a steadyWriter. Without it virtual time would
+// stand still while one writes.
+const writePause = 100 * time.Microsecond
+
 // steadyWriter writes to blocks of its own and knows what they may hold.
 type steadyWriter struct {
 	first, n int
@@ -220,6 +225,7 @@ func (w *steadyWriter) run(v *Volume, r *rand.Rand, stop <-chan struct{}) {
 			return
 		default:
 		}
+		time.Sleep(writePause)
 		at, n := r.IntN(w.n), 1
 		if r.IntN(4) == 0 {
 			n = min(1+r.IntN(20), w.n-at)
@@ -335,7 +341,9 @@ func (c *memCluster) without(i int) {
 // A server is killed under writers at the others, is started again, and when all
 // is whole its neighbour is killed, so that what it has caught up with counts.
 // No acknowledged write is lost, and the writers notice nothing but a pause.
-func TestKillAndRestart(t *testing.T) {
+func TestKillAndRestart(t *testing.T) { virtual(t, killAndRestart) }
+
+func killAndRestart(t *testing.T) {
 	c := newMemCluster(t, 4, 1)
 	l := newLoad(c)
 	l.during(func() { l.some(); c.kill(3); c.without(3) })
@@ -351,7 +359,9 @@ func TestKillAndRestart(t *testing.T) {
 
 // A server that is killed and back at once is not excluded: what both journals
 // have counts (R10), and nothing is copied.
-func TestBackAtOnce(t *testing.T) {
+func TestBackAtOnce(t *testing.T) { virtual(t, backAtOnce) }
+
+func backAtOnce(t *testing.T) {
 	c := newMemCluster(t, 4, 1)
 	l := newLoad(c)
 	for range 3 {
@@ -370,9 +380,57 @@ func TestBackAtOnce(t *testing.T) {
 	}
 }
 
+// A node that is stopped in order holds up the others for no longer than it
+// takes to agree on that.
+func TestCleanStopIsShort(t *testing.T) { virtual(t, cleanStopIsShort) }
+
+func cleanStopIsShort(t *testing.T) {
+	c := newMemCluster(t, 4, 1)
+	if _, err := c.nodes[0].CreateDisk(t.Context(), DiskSpec{Name: "data", Size: 64 << 20, BlockSize: 512}); err != nil {
+		t.Fatal(err)
+	}
+	v := c.volume(0, "data")
+	eventually(t, c.nodes[0].Node, func(s *meta.State) bool { return len(s.Conf().Voters) >= 3 })
+	stop, longest := make(chan struct{}), make(chan time.Duration, 1)
+	go func() {
+		var most time.Duration
+		for k := uint64(0); ; k++ {
+			select {
+			case <-stop:
+				longest <- most
+				return
+			case <-time.After(writePause):
+			}
+			began := time.Now()
+			if err := <-write(v, k%512*placement.ChunkSize, pattern(k, 4096), false); err != nil {
+				t.Error(err)
+			}
+			most = max(most, time.Since(began))
+		}
+	}()
+	began := time.Now()
+	if err := c.nodes[3].Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	took := time.Since(began)
+	for i := range uint64(64) { // every link is used
+		if err := <-write(v, i*placement.ChunkSize+4096, pattern(i, 4096), false); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	if most := <-longest; most > c.nodes[0].opt.Times.Lease/4 {
+		t.Errorf("a write took %v, as if nobody had said a word", most)
+	} else {
+		t.Logf("the longest write took %v, the stop %v", most, took)
+	}
+}
+
 // The power goes everywhere at once. Whatever was acknowledged is there when it
 // is back.
-func TestPowerLossEverywhere(t *testing.T) {
+func TestPowerLossEverywhere(t *testing.T) { virtual(t, powerLossEverywhere) }
+
+func powerLossEverywhere(t *testing.T) {
 	c := newMemCluster(t, 4, 1)
 	l := newLoad(c)
 	for range 2 {

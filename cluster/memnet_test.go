@@ -2,14 +2,15 @@ package cluster
 
 import (
 	"sync"
+	"time"
 
 	"petal/cluster/slab"
 	"petal/cluster/wire"
 	"petal/placement"
 )
 
-// memNet is a network in memory: what package peer promises, on goroutines. A
-// cut edge carries nothing and ends its connection.
+// memNet is a network in memory: what package peer promises, on goroutines. Whatever
+// is sent takes memDelay. A cut edge carries nothing and ends its connection.
 type memNet struct {
 	mu    sync.Mutex
 	ports map[placement.Server]*memPort
@@ -31,9 +32,17 @@ type memPort struct {
 
 	mu     sync.Mutex
 	more   *sync.Cond
-	queue  []func()
+	queue  []arrival
 	closed bool
 	ended  chan struct{}
+}
+
+const memDelay = 100 * time.Microsecond
+
+// arrival is what is to happen at a process, and when.
+type arrival struct {
+	at time.Time
+	do func()
 }
 
 // port plugs a process in.
@@ -58,17 +67,18 @@ func (p *memPort) run() {
 			p.mu.Unlock()
 			return
 		}
-		f := p.queue[0]
+		a := p.queue[0]
 		p.queue = p.queue[1:]
 		p.mu.Unlock()
-		f()
+		time.Sleep(time.Until(a.at)) // of virtual time, as a packet takes it
+		a.do()
 	}
 }
 
 func (p *memPort) post(f func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.queue = append(p.queue, f)
+	p.queue = append(p.queue, arrival{time.Now().Add(memDelay), f})
 	p.more.Signal()
 }
 

@@ -11,7 +11,9 @@ import (
 // the survivor as soon as one of them takes part again and before that one has
 // copied what it missed, while the third is still away (R9); then each pair in turn.
 // No acknowledged write is lost, and the writers notice nothing but a pause.
-func TestTwoOfThreeLost(t *testing.T) {
+func TestTwoOfThreeLost(t *testing.T) { virtual(t, twoOfThreeLost) }
+
+func twoOfThreeLost(t *testing.T) {
 	c := newMemCluster(t, 5, 0.5)
 	if _, err := c.nodes[0].CreateDisk(t.Context(), DiskSpec{Name: "data", Size: 16 << 20, BlockSize: 4096, Scheme: "mirror3"}); err != nil {
 		t.Fatal(err)

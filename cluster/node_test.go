@@ -10,7 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"petal/cluster/brick"
 	"petal/cluster/meta"
+	"petal/cluster/times"
 )
 
 func testNode(t *testing.T, dir string) *Node {
@@ -24,8 +26,18 @@ func testNode(t *testing.T, dir string) *Node {
 }
 
 func testOptions(dir string) Options {
-	return Options{Dir: filepath.Join(dir, "node"), Name: "n1", CacheBytes: 4 << 20,
-		Bricks: []BrickOptions{{Path: filepath.Join(dir, "brick"), Journal: 256 << 20, Capacity: 1 << 30}}}
+	return Options{Dir: filepath.Join(dir, "node"), Name: "n1", CacheBytes: 4 << 20, Times: patient(),
+		Bricks: []BrickOptions{{Path: filepath.Join(dir, "brick"), Journal: 64 << 20, Capacity: 1 << 30}},
+		brick:  func(o *brick.Options) { o.SegmentBytes = 4 << 20 }}
+}
+
+// patient are intervals for tests in real time: no lease lapses and no command gets
+// too old because the machine or its disk stands still for a while.
+func patient() times.Times {
+	t := times.Default()
+	t.Lease, t.Guard, t.Admission, t.Command = 30*time.Second, 35*time.Second, 10*time.Second, time.Minute
+	t.Complain, t.Barrier = 30*time.Second, 2*time.Minute
+	return t
 }
 
 func testDisk(t *testing.T, n *Node, name string, size uint64) *meta.Disk {
@@ -278,7 +290,7 @@ func eventually(t *testing.T, n *Node, ok func(*meta.State) bool) {
 		default:
 		}
 	})
-	limit := time.After(20 * time.Second)
+	limit := time.After(time.Minute)
 	for !ok(n.State()) {
 		select {
 		case <-told:
@@ -290,7 +302,9 @@ func eventually(t *testing.T, n *Node, ok func(*meta.State) bool) {
 
 // Two administrators resize a disk through two nodes that know different states of
 // it: what was cut off by one does not show again by the other.
-func TestResizeThroughTwoNodes(t *testing.T) {
+func TestResizeThroughTwoNodes(t *testing.T) { virtual(t, resizeThroughTwoNodes) }
+
+func resizeThroughTwoNodes(t *testing.T) {
 	c := newMemCluster(t, 3, 1)
 	const size, half = 8 << 20, 4 << 20
 	if _, err := c.nodes[0].CreateDisk(t.Context(), DiskSpec{Name: "data", Size: size, BlockSize: 4096}); err != nil {

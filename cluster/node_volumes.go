@@ -242,9 +242,7 @@ func (n *Node) release() error {
 		err = errors.Join(err, st.brick.Close())
 	}
 	if n.cache != nil {
-		for _, d := range n.State().Disks() {
-			n.cache.DropFamily(d.Family)
-		}
+		n.cache.Clear() // of disks that are no more there may be something, too
 	}
 	if n.pool != nil {
 		err = errors.Join(err, n.pool.Close())

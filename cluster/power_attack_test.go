@@ -22,7 +22,9 @@ import (
 // cut at a random device call, some of them in the middle of recovery: with
 // writes of all sizes, zeros short and long, compare-and-write, write cache, too
 // little space for everything, and families that come and go.
-func TestLivesOfABrick(t *testing.T) {
+func TestLivesOfABrick(t *testing.T) { virtual(t, livesOfABrick) }
+
+func livesOfABrick(t *testing.T) {
 	seeds := uint64(6)
 	if testing.Short() {
 		seeds = 2

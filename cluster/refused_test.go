@@ -22,7 +22,9 @@ func hasEvent(s *meta.State, words ...string) bool {
 // TestRefusedStartIsTold: a server that can't start, because its brick is not there,
 // ends; the others find the reason in the events. What strangers bring about is
 // bounded.
-func TestRefusedStartIsTold(t *testing.T) {
+func TestRefusedStartIsTold(t *testing.T) { virtual(t, refusedStartIsTold) }
+
+func refusedStartIsTold(t *testing.T) {
 	c := newMemCluster(t, 3, 1)
 	s := c.nodes[2]
 	c.kill(2)
@@ -50,7 +52,9 @@ func TestRefusedStartIsTold(t *testing.T) {
 
 // TestRefusedWords: a stranger's words harm nobody, whatever they are and wherever
 // they are cut.
-func TestRefusedWords(t *testing.T) {
+func TestRefusedWords(t *testing.T) { virtual(t, refusedWords) }
+
+func refusedWords(t *testing.T) {
 	c := newMemCluster(t, 1, 1)
 	n := c.nodes[0].Node
 	for _, text := range []string{"a" + strings.Repeat("é", refusedText), "b\xff\xfe"} {

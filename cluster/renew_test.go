@@ -14,15 +14,17 @@ import (
 // has not begun; it gets another one, and is not cut off for years.
 func TestRenewAfterWrongClock(t *testing.T) {
 	dir := t.TempDir()
-	opt := Options{Dir: filepath.Join(dir, "n1"), Name: "n1", CacheBytes: 1 << 20, Listen: freePort(t, 0),
+	opt := Options{Dir: filepath.Join(dir, "n1"), Name: "n1", CacheBytes: 1 << 20, Times: patient(),
 		Bricks: []BrickOptions{{Path: filepath.Join(dir, "brick"), Journal: 16 << 20, Capacity: 64 << 20}},
 		brick:  func(o *brick.Options) { o.SegmentBytes = 1 << 20 }}
+	opt.Listener = listen(t, 0)
 	if err := Init(t.Context(), opt, "test"); err != nil {
 		t.Fatal(err)
 	}
 	run := func(ahead int) *pki.Identity {
 		t.Helper()
 		opt := opt
+		opt.Listener = listen(t, 0)
 		if err := opt.check(); err != nil {
 			t.Fatal(err)
 		}

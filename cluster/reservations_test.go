@@ -13,7 +13,9 @@ import (
 // After a Store that revokes has returned, no write that was handed to any node
 // under the older value changes anything any more: each either has happened by
 // then or ends as ErrBusy.
-func TestRevocationBarrier(t *testing.T) {
+func TestRevocationBarrier(t *testing.T) { virtual(t, revocationBarrier) }
+
+func revocationBarrier(t *testing.T) {
 	c := newMemCluster(t, 3, 1)
 	if _, err := c.nodes[0].CreateDisk(t.Context(), DiskSpec{Name: "data", Size: 8 << 20, BlockSize: 4096}); err != nil {
 		t.Fatal(err)
@@ -79,7 +81,9 @@ func TestRevocationBarrier(t *testing.T) {
 // A member is dead when rights are taken away: the barrier waits for its
 // exclusion (M13). Nobody of some links has a lease: they get a new version
 // (M17), and the barrier completes without them.
-func TestBarrierWithDeadMembers(t *testing.T) {
+func TestBarrierWithDeadMembers(t *testing.T) { virtual(t, barrierWithDeadMembers) }
+
+func barrierWithDeadMembers(t *testing.T) {
 	c := newMemCluster(t, 5, 1)
 	if _, err := c.nodes[0].CreateDisk(t.Context(), DiskSpec{Name: "data", Size: 8 << 20, BlockSize: 4096}); err != nil {
 		t.Fatal(err)
@@ -112,7 +116,9 @@ func TestBarrierWithDeadMembers(t *testing.T) {
 }
 
 // Without a majority nobody is told that rights were taken away.
-func TestStoreWithoutMajority(t *testing.T) {
+func TestStoreWithoutMajority(t *testing.T) { virtual(t, storeWithoutMajority) }
+
+func storeWithoutMajority(t *testing.T) {
 	c := newMemCluster(t, 3, 1)
 	if _, err := c.nodes[0].CreateDisk(t.Context(), DiskSpec{Name: "data", Size: 1 << 20, BlockSize: 4096}); err != nil {
 		t.Fatal(err)

@@ -17,7 +17,9 @@ import (
 // TestCountSessions: whoever is asked knows the sessions of all. A server that is
 // alive and can't be heard is named, for it may have any; one that has been taken
 // for dead has none.
-func TestCountSessions(t *testing.T) {
+func TestCountSessions(t *testing.T) { virtual(t, countSessions) }
+
+func countSessions(t *testing.T) {
 	c := newMemCluster(t, 3, 0.5)
 	count := func(at int) SessionCount {
 		t.Helper()

@@ -17,7 +17,9 @@ import (
 // R14: a server comes back on a disk as it was before: a machine whose disk was
 // set back, or restored from a backup. What it holds counts for nothing. It gets
 // everything anew, and nobody ever reads what was there.
-func TestBrickSetBack(t *testing.T) {
+func TestBrickSetBack(t *testing.T) { virtual(t, brickSetBack) }
+
+func brickSetBack(t *testing.T) {
 	c := newMemCluster(t, 3, 1)
 	if _, err := c.nodes[0].CreateDisk(t.Context(), DiskSpec{Name: "data", Size: 4 << 20, BlockSize: 4096}); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"hash/crc32"
 	"testing"
+	"testing/synctest"
 
 	"petal/cluster/brick"
 	"petal/cluster/meta"
@@ -11,9 +12,11 @@ import (
 
 // A record of a deleted disk that comes when its space has been freed here does not
 // keep its space for ever.
-func TestLateRecordOfADeletedDisk(t *testing.T) {
-	dir := t.TempDir()
-	n := testNode(t, dir)
+func TestLateRecordOfADeletedDisk(t *testing.T) { virtual(t, lateRecordOfADeletedDisk) }
+
+func lateRecordOfADeletedDisk(t *testing.T) {
+	m := newMemoryNode(t, nil)
+	n := m.Node
 	testDisk(t, n, "gone", 1<<20)
 	family := n.State().Disk("gone").Family
 	testDisk(t, n, "kept", 1<<20)
@@ -54,13 +57,12 @@ func TestLateRecordOfADeletedDisk(t *testing.T) {
 	if !has(n) {
 		t.Fatal("the record is not there: the test shows nothing")
 	}
-	n.Close(t.Context())
-	for range 20 { // nobody waits for it: a node that ends at once leaves it to the next
-		n = testNode(t, dir)
-		if !has(n) {
-			return
-		}
-		n.Close(t.Context())
+	if err := n.Close(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	t.Error("it is there still")
+	m.start()
+	synctest.Wait() // nobody else waits for the sweep
+	if has(m.Node) {
+		t.Error("it is there still")
+	}
 }

@@ -15,7 +15,6 @@ import (
 	pebblefs "github.com/cockroachdb/pebble/v2/vfs"
 
 	"petal/cluster/brick"
-	"petal/cluster/times"
 	"petal/journal/vfs"
 	"petal/placement"
 )
@@ -39,7 +38,7 @@ func newMemoryNode(t testing.TB, change func(*memoryNode)) *memoryNode {
 	}}
 	seed := rand.New(rand.NewPCG(1, 2))
 	var mu sync.Mutex
-	m.env = Env{FS: vfs.NewMemory(1 << 30), Clock: times.Real{}, Wall: time.Now, Rand: func(b []byte) {
+	m.env = Env{FS: vfs.NewMemory(1 << 30), Clock: virtualClock{time.Now().Add(-time.Hour)}, Wall: time.Now, Rand: func(b []byte) {
 		mu.Lock()
 		defer mu.Unlock()
 		for i := range b {
@@ -49,6 +48,11 @@ func newMemoryNode(t testing.TB, change func(*memoryNode)) *memoryNode {
 	if change != nil {
 		change(m)
 	}
+	t.Cleanup(func() {
+		if m.Node != nil {
+			m.Node.Close(context.Background())
+		}
+	})
 	m.start()
 	return m
 }
@@ -101,7 +105,9 @@ func (m *memoryNode) crash(seed uint64, r *rand.Rand) {
 	m.env.FS = m.env.FS.(*vfs.Memory).Crash(seed)
 }
 
-func TestLinearizableOnBrick(t *testing.T) {
+func TestLinearizableOnBrick(t *testing.T) { virtual(t, linearizableOnBrick) }
+
+func linearizableOnBrick(t *testing.T) {
 	for seed := range uint64(4) {
 		m := newMemoryNode(t, func(m *memoryNode) {
 			m.opt.brick = func(o *brick.Options) { o.SegmentBytes, o.DestageAge = 1<<20, time.Millisecond }
@@ -119,7 +125,9 @@ func TestLinearizableOnBrick(t *testing.T) {
 
 // TestTwinOnBrick is random commands on a real brick, several at a time on
 // ranges of their own, with destaging, and every so often a reopening.
-func TestTwinOnBrick(t *testing.T) {
+func TestTwinOnBrick(t *testing.T) { virtual(t, twinOnBrick) }
+
+func twinOnBrick(t *testing.T) {
 	const size, part = 8 << 20, 2 << 20
 	m := newMemoryNode(t, nil)
 	twin := make([]byte, size)
@@ -200,7 +208,9 @@ func twinOn(v *Volume, twin []byte, base, seed uint64) error {
 // TestPowerLoss stops the disk in the middle of writes and looks at what a
 // crash leaves: what was acknowledged (with write cache: before a flush), or
 // something that was written later, and never half of a write to a chunk.
-func TestPowerLoss(t *testing.T) {
+func TestPowerLoss(t *testing.T) { virtual(t, powerLosses) }
+
+func powerLosses(t *testing.T) {
 	for seed := range uint64(30) {
 		powerLoss(t, seed, seed%3 == 2)
 	}

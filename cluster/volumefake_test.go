@@ -384,7 +384,7 @@ func volumeOver(m interface {
 	member
 	localStore
 }, pool *slab.Pool, size uint64, blockSize int, writeBack bool) *Volume {
-	c := newCoordinator(1, pool, times.Real{}, times.Default(), nil)
+	c := newCoordinator(1, pool, times.Real{}, times.Default().Scale(100), nil) // on a machine that stands still no command gets too old
 	c.copies.grow([]placement.Server{1})
 	c.start(9, &here{m, m})
 	return newVolume(c, &meta.Disk{Size: size, BlockSize: blockSize, WriteBack: writeBack, Family: 3, Node: 1}, oneServer())

@@ -154,7 +154,7 @@ func linearize(t *testing.T, v *Volume, seed uint64, clients, steps int) {
 	if t.Failed() {
 		return
 	}
-	if res := porcupine.CheckOperationsTimeout(registerModel, history, 20*time.Second); res != porcupine.Ok {
+	if res := porcupine.CheckOperationsTimeout(registerModel, history, 5*time.Minute); res != porcupine.Ok {
 		t.Fatalf("seed %d: history of %d operations: %s", seed, len(history), res)
 	}
 }

@@ -224,17 +224,24 @@ func (c *Cache) Drop(key placement.Key, mask placement.Mask) {
 
 // DropFamily forgets everything of a family.
 func (c *Cache) DropFamily(f placement.Family) {
+	c.drop(func(of placement.Family) bool { return of == f })
+}
+
+// Clear forgets everything.
+func (c *Cache) Clear() { c.drop(func(placement.Family) bool { return true }) }
+
+func (c *Cache) drop(those func(placement.Family) bool) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		var out evicted
 		s.mu.Lock()
 		for key, fill := range s.fills {
-			if key.Family == f {
+			if those(key.Family) {
 				fill.stale = placement.Full
 			}
 		}
 		for key, e := range s.entries {
-			if key.Family == f {
+			if those(key.Family) {
 				s.remove(e, &out)
 			}
 		}
