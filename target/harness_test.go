@@ -1,8 +1,11 @@
 package target
 
 import (
+	"fmt"
 	"net"
+	"os"
 	"testing"
+	"time"
 
 	"petal/target/iscsi"
 	"petal/target/lun"
@@ -12,6 +15,15 @@ const (
 	testTarget    = "iqn.2026-11.petal:test"
 	testInitiator = "iqn.2026-11.petal:initiator"
 )
+
+// patience is how long a test waits for what is sure to come. It shows what
+// hangs; how fast a machine is is not for a test to say.
+const patience = time.Minute
+
+// testHost is a loopback address of this process alone. A port that is closed
+// and opened again must not have become somebody else's meanwhile: other test
+// processes take free ports of 127.0.0.1 all the time.
+var testHost = fmt.Sprintf("127.%d.%d.%d", 128|os.Getpid()>>16&127, os.Getpid()>>8&255, os.Getpid()&255)
 
 // bench is a server on a loopback port that serves a disk in memory, of 64
 // MiB, as LUN 0 of testTarget.
@@ -23,8 +35,13 @@ type bench struct {
 	address string // of the first portal
 }
 
+// newBench makes a bench. Its initiators are in the raw and do not answer pings:
+// it sends none, unless cfg says when.
 func newBench(t testing.TB, cfg Config) *bench {
 	t.Helper()
+	if cfg.NopInterval == 0 {
+		cfg.NopInterval = -1
+	}
 	b := &bench{t: t, server: New(cfg), device: lun.NewDevice(testTarget)}
 	b.useDisk(lun.NewMemoryDisk(64<<20, 512))
 	t.Cleanup(b.server.Close)
@@ -64,7 +81,7 @@ func (b *bench) set(t Target) {
 // listen opens one more portal.
 func (b *bench) listen(tpgt uint16) string {
 	b.t.Helper()
-	a, err := b.server.Listen(Portal{Listen: "127.0.0.1:0", TPGT: tpgt})
+	a, err := b.server.Listen(Portal{Listen: testHost + ":0", TPGT: tpgt})
 	if err != nil {
 		b.t.Fatal(err)
 	}

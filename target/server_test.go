@@ -3,6 +3,8 @@ package target
 import (
 	"context"
 	"errors"
+	"flag"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -21,7 +23,25 @@ import (
 	"petal/target/login"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain looks for goroutines that are left behind, and gives those that are
+// on their way out the time for it. What runs in parallel here is tools that
+// mostly sleep.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("test.parallel", "8")
+	code := m.Run()
+	if code == 0 {
+		err := goleak.Find()
+		for deadline := time.Now().Add(patience); err != nil && time.Now().Before(deadline); {
+			err = goleak.Find()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
 
 // wantLogin logs in and wants the status.
 func (i *initiator) wantLogin(isid byte, want iscsi.LoginStatus, keys ...string) iscsi.LoginResponse {
@@ -49,7 +69,7 @@ func (i *initiator) ready() {
 // asynchronous messages.
 func (i *initiator) wantGone() {
 	i.t.Helper()
-	i.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	i.conn.SetReadDeadline(time.Now().Add(patience))
 	for {
 		h, err := i.in.Next()
 		if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
@@ -99,7 +119,7 @@ func TestSession(t *testing.T) {
 // moment after their connection.
 func (b *bench) wantSessions(n int) {
 	b.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); len(b.server.Sessions()) != n; runtime.Gosched() {
+	for deadline := time.Now().Add(patience); len(b.server.Sessions()) != n; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("%d sessions, want %d", len(b.server.Sessions()), n)
 		}
@@ -218,13 +238,13 @@ func TestPortals(t *testing.T) {
 		{Advertise: "san.example.com:3260", TPGT: 4}, {Advertise: "0.0.0.0:3261", TPGT: 5}, {Advertise: "127.0.0.2:3260", TPGT: 6},
 		{Advertise: "127.0.0.3:3260", TPGT: 7}, // one too many for an initiator
 	} {
-		p.Listen = "127.0.0.1:0"
+		p.Listen = testHost + ":0"
 		if _, err := b.server.Listen(p); err != nil {
 			t.Fatal(err)
 		}
 	}
 	got := strings.Join(b.discover(testInitiator)[testTarget], " ")
-	if want := b.address + ",1 san.example.com:3260,4 127.0.0.1:3261,5 127.0.0.2:3260,6"; got != want {
+	if want := b.address + ",1 san.example.com:3260,4 " + testHost + ":3261,5 127.0.0.2:3260,6"; got != want {
 		t.Errorf("told   %s\nwant   %s", got, want)
 	}
 }
@@ -289,9 +309,14 @@ func TestEnd(t *testing.T) {
 			i := dial(t, b.address)
 			r := i.wantLogin(1, iscsi.LoginSuccess)
 			i.ready()
-			go end(b, r.TSIH())
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				end(b, r.TSIH())
+			}()
 			i.wantGone()
 			b.wantSessions(0)
+			<-ended
 		})
 	}
 	if New(Config{}).KillSession(1) {
@@ -334,7 +359,7 @@ func TestGarbage(t *testing.T) {
 			i := dial(t, b.address)
 			i.conn.Write(in)
 			i.conn.(*net.TCPConn).CloseWrite()
-			i.conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+			i.conn.SetReadDeadline(time.Now().Add(patience))
 			if _, err := io.Copy(io.Discard, i.conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 				t.Error(err)
 			}
