@@ -33,7 +33,7 @@ func pair(t *testing.T) (a, b *initiator.Conn) {
 	t.Cleanup(func() { a.Close(); b.Close() })
 	for _, c := range []*initiator.Conn{a, b} {
 		c.HeaderDigest, c.DataDigest = true, true
-		c.NetConn().SetDeadline(time.Now().Add(20 * time.Second))
+		c.NetConn().SetDeadline(time.Now().Add(patience))
 	}
 	return a, b
 }

@@ -2,6 +2,8 @@ package initiator_test
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -12,6 +14,11 @@ import (
 
 const testTarget = "iqn.2026-11.petal:test"
 
+// testHost is a loopback address of this process alone. A port that is closed
+// must not become somebody else's: other test processes take free ports of
+// 127.0.0.1 all the time, and serve targets of the same name.
+var testHost = fmt.Sprintf("127.%d.%d.%d", 128|os.Getpid()>>16&127, os.Getpid()>>8&255, os.Getpid()&255)
+
 // serve serves disk as LUN 0 of testTarget and returns the server and its
 // portal.
 func serve(t testing.TB, disk lun.Disk, change func(*target.Target)) (*target.Server, string) {
@@ -19,7 +26,7 @@ func serve(t testing.TB, disk lun.Disk, change func(*target.Target)) (*target.Se
 	s := target.New(target.Config{})
 	t.Cleanup(s.Close)
 	export(t, s, disk, change)
-	addr, err := s.Listen(target.Portal{Listen: "127.0.0.1:0", TPGT: 1})
+	addr, err := s.Listen(target.Portal{Listen: testHost + ":0", TPGT: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,10 +54,14 @@ func urlOf(portal string) initiator.URL {
 	return initiator.URL{Host: portal, Target: testTarget}
 }
 
+// patience is how long a test waits for what is sure to come: it shows what
+// hangs, and how fast a machine is is not for a test to say.
+const patience = 2 * time.Minute
+
 // within bounds what a test waits for.
 func within(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -153,13 +153,14 @@ func (c *Conn) Login(ctx context.Context, target string, options Options) (Param
 		o.CHAPAlgorithms = []int{CHAPSHA3256, CHAPSHA256, CHAPSHA1, CHAPMD5}
 	}
 	stop := context.AfterFunc(ctx, func() { c.nc.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	l := &loginRun{conn: c, options: o, itt: 1}
 	l.params = Params{ISID: o.ISID, CmdSN: 1, Keys: map[string]string{}}
-	if err := l.run(target); err != nil {
+	err := l.run(target)
+	// A login that ctx has overtaken leaves a connection whose time is over.
+	if !stop() || err != nil {
 		return Params{}, errors.Join(err, ctx.Err())
 	}
-	err := l.params.take(operationalKeys(o, target == ""))
+	err = l.params.take(operationalKeys(o, target == ""))
 	c.HeaderDigest, c.DataDigest = l.params.HeaderDigest, l.params.DataDigest
 	return l.params, err
 }

@@ -55,7 +55,7 @@ func TestReconnectSendsAgain(t *testing.T) {
 	first, portal := serve(t, disk, nil)
 	var lost, again atomic.Int32
 	restored := make(chan struct{})
-	s, _ := dial(t, portal, initiator.Options{Reconnect: 20 * time.Second, OnEvent: func(e initiator.Event) {
+	s, _ := dial(t, portal, initiator.Options{Reconnect: patience, OnEvent: func(e initiator.Event) {
 		if e.Lost != nil {
 			lost.Add(1)
 		} else if again.Add(1) == 1 {
@@ -109,7 +109,7 @@ func restart(t *testing.T, addr string, disk lun.Disk) *target.Server {
 	s := target.New(target.Config{})
 	t.Cleanup(s.Close)
 	export(t, s, disk, nil)
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		_, err := s.Listen(target.Portal{Listen: addr, TPGT: 1})
 		if err == nil {
