@@ -67,4 +67,5 @@ func TestFullAcrossCrash(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	g.b.Kill() // and let go of the memory
 }
