@@ -78,6 +78,7 @@ func newMemCluster(t *testing.T, n int, scale float64) *memCluster {
 			}
 		}
 	})
+	c.settled()
 	return c
 }
 
@@ -144,6 +145,19 @@ func (c *memCluster) kill(i int) {
 	seed := s.rng.Uint64()
 	s.disk, s.dir = s.disk.Crash(seed), s.dir.Crash(seed)
 	s.maps = s.maps.CrashClone(pebblefs.CrashCloneCfg{UnsyncedDataPercent: s.rng.IntN(101), RNG: s.rng})
+}
+
+// settled waits until all servers know who votes, and that those alone do: before
+// that the loss of one who used to vote alone may stop everything.
+func (c *memCluster) settled() {
+	c.t.Helper()
+	want := []int{0, 1, 1, 3, 3, 5}[len(c.nodes)]
+	for _, s := range c.nodes {
+		eventually(c.t, s.Node, func(s *meta.State) bool {
+			conf := s.Conf()
+			return len(conf.Voters) == want && !conf.Joint()
+		})
+	}
 }
 
 func (c *memCluster) volume(i int, name string) *Volume {
@@ -390,7 +404,6 @@ func cleanStopIsShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := c.volume(0, "data")
-	eventually(t, c.nodes[0].Node, func(s *meta.State) bool { return len(s.Conf().Voters) >= 3 })
 	stop, longest := make(chan struct{}), make(chan time.Duration, 1)
 	go func() {
 		var most time.Duration

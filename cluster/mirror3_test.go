@@ -23,7 +23,6 @@ func twoOfThreeLost(t *testing.T) {
 		l.writers = append(l.writers, newSteadyWriter(i*512, 512))
 	}
 	v := c.volume(0, "data")
-	eventually(t, c.nodes[0].Node, func(s *meta.State) bool { return len(s.Conf().Voters) == 5 })
 	for i := range uint64(2560) { // so that every block that can be missing is
 		if err := <-write(v, i*placement.BlockSize, sector(i<<8, placement.BlockSize), false); err != nil {
 			t.Fatal(err)

@@ -50,7 +50,6 @@ func brickSetBack(t *testing.T) {
 	}) {
 		t.Error("nobody has noticed")
 	}
-	eventually(t, c.nodes[0].Node, func(s *meta.State) bool { return len(s.Conf().Voters) == 3 })
 	c.kill(0) // what node 3 has is all there is of its link with node 1
 	eventually(t, c.nodes[1].Node, func(st *meta.State) bool {
 		return !slices.ContainsFunc(st.LinksOf(1), func(l placement.LinkID) bool {
