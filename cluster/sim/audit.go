@@ -93,6 +93,9 @@ func (s *Sim) whole() bool {
 		return false
 	}
 	for _, m := range s.members() {
+		if m.brick.dead { // which nobody may have noticed yet
+			return false
+		}
 		for _, l := range s.linksAt(m) {
 			if l.InSync.Len() != len(l.Members) || l.Filling != 0 || l.Missing != 0 || l.Marks != 0 || l.InFlight != 0 || l.Head != 0 {
 				return false
