@@ -28,30 +28,33 @@ func killGroup(t *testing.T, cmd *exec.Cmd) {
 	cmd.Wait()
 }
 
-// crashing serves disk; after a number of writes all connections are cut and
-// a new server takes the place of the old one, after meanwhile() has changed
-// the disk as a crash would.
+// crashing serves disk; at the write after so many all connections are cut, so
+// that neither it nor any later one is acknowledged, and a new server takes the
+// place of the old one, after meanwhile() has changed the disk as a crash would.
 func crashing(t *testing.T, disk *liar, after int, meanwhile func()) string {
 	t.Helper()
 	s, url := serve(t, disk)
 	addr := strings.Split(url, "/")[2]
-	var once atomic.Bool
+	crashed := false
 	honest := disk.onWrite
 	disk.onWrite = func(n int, w *lie) {
 		if honest != nil {
 			honest(n, w)
 		}
-		if n >= after && once.CompareAndSwap(false, true) {
-			go func() {
-				s.Close()
-				if meanwhile != nil {
-					disk.mu.Lock()
-					meanwhile()
-					disk.mu.Unlock()
-				}
-				comeBack(t, addr, disk)
-			}()
+		if disk.writes < after || crashed {
+			return
 		}
+		crashed = true
+		s.Suspend() // drops all connections, and waits for nothing
+		go func() {
+			s.Close()
+			if meanwhile != nil {
+				disk.mu.Lock()
+				meanwhile()
+				disk.mu.Unlock()
+			}
+			comeBack(t, addr, disk)
+		}()
 	}
 	return url
 }
@@ -70,7 +73,7 @@ func comeBack(t *testing.T, addr string, disk lun.Disk) {
 	if err := s.SetTarget(testTarget, target.Target{Device: d}); err != nil {
 		t.Error(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		if _, err = s.Listen(target.Portal{Listen: addr, TPGT: 1}); err == nil {
 			return
 		}
@@ -84,20 +87,14 @@ func comeBack(t *testing.T, addr string, disk lun.Disk) {
 func TestRunSurvivesARestart(t *testing.T) {
 	disk := &liar{MemoryDisk: lun.NewMemoryDisk(regionBytes, 512)}
 	c := verifying(crashing(t, disk, 300, nil))
-	c.Reconnect = 20 * time.Second
-	var reconnects int
-	for reconnects == 0 {
-		r, err := Run(context.Background(), c)
-		if err != nil || !r.OK() {
-			t.Fatalf("error %v, disks %+v, verified %+v", err, r.Disks, r.Verified)
-		}
-		reconnects = r.Disks[0].Reconnects
-		if reconnects > 0 && r.Disks[0].LongestStall <= 0 {
-			t.Errorf("%d reconnects, and no stall", reconnects)
-		}
-		// The next run does not know what this one has written.
-		c.ExpectZeros = false
-		c.Time *= 2
+	c.Reconnect = patience
+	c.ExpectZeros = false // a second run does not know what the first one has written
+	r := runUntil(t, c, func(r Result) bool { return !r.OK() || r.Disks[0].Reconnects > 0 })
+	if !r.OK() {
+		t.Errorf("disks %+v, verified %+v", r.Disks, r.Verified)
+	}
+	if r.Disks[0].LongestStall <= 0 {
+		t.Errorf("%d reconnects, and no stall", r.Disks[0].Reconnects)
 	}
 }
 
@@ -108,9 +105,13 @@ func TestLossInACrash(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			disk := &liar{MemoryDisk: lun.NewMemoryDisk(regionBytes, 512)}
 			disk.SetWriteCache(cached)
-			var crashed atomic.Bool
 			cache := map[uint64][]byte{} // what the crash brings back, by block
 			disk.onWrite = func(n int, w *lie) {
+				if len(w.data) == regionBytes { // a run begins, and fills the disk
+					disk.writes = 0
+					clear(cache)
+					return
+				}
 				if _, ok := cache[w.off]; !ok {
 					disk.MemoryDisk.Read(w.off, len(w.data), func(vec [][]byte, loan any, err error) {
 						cache[w.off] = bytes.Join(vec, nil)
@@ -118,32 +119,44 @@ func TestLossInACrash(t *testing.T) {
 					})
 				}
 			}
-			if cached { // what a run has synced at its end is not lost, should the crash come after it
-				disk.onFlush = func() { clear(cache) }
-			}
+			crashed := false
 			url := crashing(t, disk, 50, func() {
-				crashed.Store(true)
+				crashed = true
 				for off, data := range cache {
-					vec, loan, err := disk.MemoryDisk.Reserve(off, len(data))
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					for rest := data; len(vec) > 0; vec = vec[1:] {
-						rest = rest[copy(vec[0], rest):]
-					}
-					disk.MemoryDisk.Write(loan, true, func(error) {})
+					putBack(t, disk.MemoryDisk, off, data)
 				}
 			})
 			c := verifying(url)
-			c.Time, c.Reconnect, c.SyncEvery = 200*time.Millisecond, 20*time.Second, 1<<30
+			c.Time, c.Reconnect, c.SyncEvery = 200*time.Millisecond, patience, 1<<30
+			c.Fill = true
 			c.Jobs[0].ReadPercent = 80 // blocks that stay unwritten until they are read
-			r := runUntil(t, c, func() bool { return crashed.Load() })
+			r := runUntil(t, c, func(Result) bool {
+				disk.mu.Lock()
+				defer disk.mu.Unlock()
+				return crashed
+			})
 			if lost := r.Verified.Counts[Lost] + r.Verified.Counts[Stale]; (lost == 0) != cached {
 				t.Errorf("findings: %v", r.Verified.Counts)
 			}
 		})
 	}
+}
+
+// putBack writes data past all servers.
+func putBack(t *testing.T, disk *lun.MemoryDisk, off uint64, data []byte) {
+	vec, loan, err := disk.Reserve(off, len(data))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for ; len(vec) > 0; vec = vec[1:] {
+		data = data[copy(vec[0], data):]
+	}
+	disk.Write(loan, true, func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // The target goes away for good: the state that is left says what is in doubt,
@@ -153,11 +166,12 @@ func TestStateAfterTargetIsGone(t *testing.T) {
 	s, url := serve(t, disk)
 	disk.onWrite = func(n int, w *lie) {
 		if n == 300 {
+			s.Suspend() // this write is not acknowledged, nor any later one
 			go s.Close()
 		}
 	}
 	c := verifying(url)
-	c.Time, c.VerifyState = 10*time.Second, filepath.Join(t.TempDir(), "state")
+	c.Time, c.VerifyState = time.Hour, filepath.Join(t.TempDir(), "state")
 	r, err := Run(context.Background(), c)
 	if err == nil || r.OK() || r.Verified == nil || r.Verified.FinalRead {
 		t.Fatalf("the target was gone, and the result is %+v, %v", r.Verified, err)
@@ -188,9 +202,9 @@ func TestRunEndsWithASync(t *testing.T) {
 
 func TestIOErrorsAreReported(t *testing.T) {
 	disk := &liar{MemoryDisk: lun.NewMemoryDisk(regionBytes, 512)}
-	var failed atomic.Int32
+	var failed atomic.Pointer[uint64]
 	disk.SetFail(func(op string, off uint64, n int) error {
-		if op == "write" && off == 8192 && failed.Add(1) == 1 {
+		if op == "write" && failed.CompareAndSwap(nil, &off) {
 			return syscall.ENOSPC
 		}
 		return nil
@@ -204,7 +218,7 @@ func TestIOErrorsAreReported(t *testing.T) {
 	if d.ErrorCount != 1 || len(d.Errors) != 1 || r.OK() {
 		t.Fatalf("errors: %+v", d)
 	}
-	if e := d.Errors[0]; e.LBA != 16 || e.Blocks != 8 || e.Command != "WRITE (16)" || !strings.Contains(e.Error, "27/07") {
+	if e := d.Errors[0]; e.LBA != *failed.Load()/512 || e.Blocks != 8 || e.Command != "WRITE (16)" || !strings.Contains(e.Error, "27/07") {
 		t.Errorf("error: %+v", e)
 	}
 	if len(r.Verified.Findings) != 0 {
@@ -293,33 +307,25 @@ func TestCancelWhileReconnecting(t *testing.T) {
 	s, url := serve(t, lun.NewMemoryDisk(1<<20, 512))
 	state := filepath.Join(t.TempDir(), "state")
 	ctx, cancel := context.WithCancel(t.Context())
-	down := &downWriter{told: make(chan struct{})}
-	go func() {
-		<-down.told
-		cancel()
-	}()
-	time.AfterFunc(300*time.Millisecond, s.Close)
-	began := time.Now()
-	_, err := Run(ctx, Config{URLs: []string{url}, Jobs: []Job{{Depth: 8}}, Time: time.Minute, Reconnect: 10 * time.Minute, VerifyState: state, Progress: down})
-	if err == nil || time.Since(began) > 30*time.Second {
-		t.Errorf("%v after %v", err, time.Since(began))
+	var canceled time.Time
+	var down sync.Once
+	progress := writerFunc(func(line []byte) (int, error) {
+		switch {
+		case bytes.Contains(line, []byte("reconnecting")):
+			canceled = time.Now()
+			cancel()
+		case bytes.Contains(line, []byte("IOPS")):
+			down.Do(s.Close)
+		}
+		return len(line), nil
+	})
+	_, err := Run(ctx, Config{URLs: []string{url}, Jobs: []Job{{Depth: 8}}, Time: time.Hour, Reconnect: time.Hour, VerifyState: state, Progress: progress})
+	if err == nil || time.Since(canceled) > patience {
+		t.Errorf("%v, %v after it was told", err, time.Since(canceled))
 	}
 	if _, _, err := loadState(state); err != nil {
 		t.Error(err)
 	}
-}
-
-// downWriter waits for the progress line to tell of a lost session.
-type downWriter struct {
-	told chan struct{}
-	once sync.Once
-}
-
-func (w *downWriter) Write(b []byte) (int, error) {
-	if bytes.Contains(b, []byte("reconnecting")) {
-		w.once.Do(func() { close(w.told) })
-	}
-	return len(b), nil
 }
 
 // TestPortals: the sessions share the portals out between them, and when one is
@@ -328,19 +334,26 @@ func TestPortals(t *testing.T) {
 	disk := lun.NewMemoryDisk(1<<20, 512)
 	first, url := serve(t, disk)
 	second, other := serve(t, disk)
-	c := Config{URLs: []string{url}, Jobs: []Job{{Sessions: 2, Depth: 4}}, Time: 3 * time.Second, Verify: true, Reconnect: 20 * time.Second}
-	c.Options.Portals, c.Options.PathDelay = []string{strings.Split(other, "/")[2]}, 500*time.Millisecond
-	time.AfterFunc(time.Second, func() {
-		if a, b := len(first.Sessions()), len(second.Sessions()); a != 1 || b != 1 {
-			t.Errorf("%d sessions at one portal, %d at the other", a, b)
+	const delay = 300 * time.Millisecond
+	c := Config{URLs: []string{url}, Jobs: []Job{{Sessions: 2, Depth: 4}}, Time: 2 * progressEvery, Verify: true, Reconnect: patience}
+	c.Options.Portals, c.Options.PathDelay = []string{strings.Split(other, "/")[2]}, delay
+	var lost sync.Once
+	c.Progress = writerFunc(func(line []byte) (int, error) {
+		if bytes.Contains(line, []byte("IOPS")) { // both are at work, and go on behind this
+			lost.Do(func() {
+				if a, b := len(first.Sessions()), len(second.Sessions()); a != 1 || b != 1 {
+					t.Errorf("%d sessions at one portal, %d at the other", a, b)
+				}
+				first.Close()
+			})
 		}
-		first.Close()
+		return len(line), nil
 	})
-	r, err := Run(t.Context(), c)
-	if err != nil || len(r.Verified.Findings) > 0 || r.Disks[0].Reconnects != 1 {
-		t.Fatalf("%v, %d reconnects, findings %v", err, r.Disks[0].Reconnects, r.Verified.Findings)
+	r := runUntil(t, c, func(r Result) bool { return len(r.Verified.Findings) > 0 || r.Disks[0].Reconnects > 0 })
+	if len(r.Verified.Findings) > 0 || r.Disks[0].Reconnects != 1 {
+		t.Fatalf("%d reconnects, findings %v", r.Disks[0].Reconnects, r.Verified.Findings)
 	}
-	if stall := r.Disks[0].LongestStall; stall < 500 {
+	if stall := r.Disks[0].LongestStall; stall < milliseconds(delay) {
 		t.Errorf("commands of a lost path were sent on another after %.0f ms", stall)
 	}
 	if s := r.Disks[0].Stall; s == nil || s.Milliseconds != r.Disks[0].LongestStall || s.Began.Before(r.Began) || !strings.Contains(s.Command, "(16)") {
