@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"petal/appliance/api"
 )
@@ -29,7 +28,7 @@ func TestAccess(t *testing.T) {
 	}
 	bench := func(args ...string) int {
 		t.Helper()
-		return run(t, time.Minute, binary, append([]string{"bench", n.url("data"), "--time", "100ms", "--quiet", "--reconnect", "0s"}, args...)...).status
+		return run(t, runLimit, binary, append([]string{"bench", n.url("data"), "--time", "100ms", "--quiet"}, args...)...).status
 	}
 	expect := func(what string, want int, args ...string) {
 		t.Helper()
@@ -75,7 +74,7 @@ func TestMetrics(t *testing.T) {
 	address := "127.0.0.1:" + strconv.Itoa(freePort(t))
 	n := startNode(t, "metrics = \""+address+"\"") // goes on in [admin], the last table
 	n.createDisk(t, "data", 64<<20)
-	must(t, time.Minute, binary, "bench", n.url("data"), "--time", "300ms", "--read", "50", "--quiet")
+	must(t, runLimit, binary, "bench", n.url("data"), "--time", "300ms", "--read", "50", "--quiet")
 	socket := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return net.Dial("unix", filepath.Join(n.dir, "admin.sock"))
 	}}}
@@ -132,7 +131,7 @@ func TestResize(t *testing.T) {
 	if _, err := n.client().ChangeDisk(context.Background(), "data", api.DiskChange{Size: &size}); err != nil {
 		t.Fatal(err)
 	}
-	if out := must(t, time.Minute, "iscsi-readcapacity16", n.url("data")); !strings.Contains(out, "134217728") {
+	if out := must(t, runLimit, "iscsi-readcapacity16", n.url("data")); !strings.Contains(out, "134217728") {
 		t.Errorf("%s", out)
 	}
 }
@@ -161,9 +160,9 @@ func TestBrickFails(t *testing.T) {
 	}
 	detach := func() { tracer.Process.Signal(syscall.SIGTERM); tracer.Wait() }
 	defer detach()
-	eventually(t, 10*time.Second, "strace has attached", func() bool { return traced(d.pid()) })
+	eventually(t, healLimit, "strace has attached", func() bool { return traced(d.pid()) })
 	_, _, ended := d.startBench("--state", state, "--time", "2s", "--reconnect", "0s")
-	eventually(t, 30*time.Second, "status says that the brick has failed", func() bool {
+	eventually(t, healLimit, "status says that the brick has failed", func() bool {
 		st := d.status()
 		return st.State == "degraded" && st.Bricks[0].State == "failed" && st.Bricks[0].Error != ""
 	})

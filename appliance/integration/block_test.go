@@ -3,17 +3,21 @@ package integration
 import (
 	"bytes"
 	"context"
-	"time"
+	"errors"
+	"testing"
 
 	"petal/target/initiator"
+	"petal/target/scsi"
 )
 
-// disk is the demo's disk as an initiator has it through a node.
+// disk is the demo's disk as an initiator has it through a node, which logs in again
+// when it has lost its connection.
 func (d *demo) disk(node int) *initiator.Disk {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	awaitLogin(d.t, d.urlAt(node))
+	ctx, cancel := context.WithTimeout(context.Background(), healLimit)
 	defer cancel()
-	s, err := initiator.Dial(ctx, initiator.URL{Host: d.portal(node), Target: "iqn.2026-11.petal:demo"}, initiator.Options{})
+	s, err := initiator.Dial(ctx, initiator.URL{Host: d.portal(node), Target: "iqn.2026-11.petal:demo"}, initiator.Options{Reconnect: healLimit})
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -25,6 +29,20 @@ func (d *demo) disk(node int) *initiator.Disk {
 	return disk
 }
 
+// patiently has a command done again for as long as the answer is BUSY, as hosts do.
+func patiently(t *testing.T, command func() error) {
+	t.Helper()
+	var err error
+	eventually(t, healLimit, "a command that is not BUSY", func() bool {
+		err = command()
+		answer, ok := errors.AsType[*initiator.StatusError](err)
+		return !ok || answer.Status != scsi.StatusBusy
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // blockOf is 4 KiB with a text in it.
 func blockOf(text string) []byte { return append([]byte(text), make([]byte, 4096-len(text))...) }
 
@@ -34,9 +52,7 @@ func (d *demo) read(node int) map[string]int {
 	d.t.Helper()
 	disk, texts, block := d.disk(node), map[string]int{}, make([]byte, 4096)
 	for chunk := range uint64(16) {
-		if err := disk.Read(context.Background(), chunk*128, block); err != nil {
-			d.t.Fatalf("through n%d, chunk %d: %v", node, chunk, err)
-		}
+		patiently(d.t, func() error { return disk.Read(context.Background(), chunk*128, block) })
 		texts[string(bytes.TrimRight(block, "\x00"))]++
 	}
 	return texts

@@ -30,7 +30,7 @@ const (
 )
 
 // healLimit is how long four nodes on two cores may take to be healthy again.
-const healLimit = 60 * time.Second
+const healLimit = 2 * time.Minute
 
 // startCluster starts four nodes.
 func startCluster(t *testing.T, dir string, args ...string) *demo {
@@ -45,7 +45,7 @@ func (d *demo) play(what string, nodes ...int) {
 	for _, n := range nodes {
 		args = append(args, strconv.Itoa(n))
 	}
-	if o := run(d.t, 2*time.Minute, binary, args...); o.status != 0 {
+	if o := run(d.t, runLimit, binary, args...); o.status != 0 {
 		d.t.Fatalf("petal demo %s %v: status %d\n%s", what, nodes, o.status, o.stderr)
 	}
 }
@@ -69,13 +69,24 @@ func (d *demo) health(node int) api.Health {
 
 func (d *demo) awaitHealthy() {
 	d.t.Helper()
+	d.awaitHealthyAt(1)
+}
+
+func (d *demo) awaitHealthyAt(node int) {
+	d.t.Helper()
+	d.awaitHealth(node, "healthy again", func(h api.Health) bool { return h.State == "healthy" })
+}
+
+// awaitHealth waits for what a node has to say of the disk in the end.
+func (d *demo) awaitHealth(node int, what string, ok func(api.Health) bool) {
+	d.t.Helper()
 	var last api.Health
-	for deadline := time.Now().Add(healLimit); ; time.Sleep(50 * time.Millisecond) {
-		if last = d.health(1); last.State == "healthy" {
+	for deadline := time.Now().Add(healLimit); ; time.Sleep(20 * time.Millisecond) {
+		if last = d.health(node); ok(last) {
 			return
 		}
 		if time.Now().After(deadline) {
-			d.t.Fatalf("not healthy within %v: %+v", healLimit, last)
+			d.t.Fatalf("not within %v: %s: %+v", healLimit, what, last)
 		}
 	}
 }
@@ -89,19 +100,27 @@ type background struct {
 	ended    chan struct{}
 }
 
-// loadOn starts petal bench --verify with a session through each of two nodes.
+// loadOn starts a load with a session through each of two nodes.
 func (d *demo) loadOn(a, b int, args ...string) *background {
 	d.t.Helper()
-	all := append([]string{"bench", d.urlAt(a), "--portals", d.portal(b), "--sessions", "2", "--depth", "4", "--read", "50", "--size", "64MiB",
-		"--time", "10m", "--progress", "--json", "--verify", "--reconnect", "60s"}, args...)
-	l := &background{t: d.t, cmd: command(d.t, binary, all...), progress: &progressWriter{wrote: make(chan struct{}, 1)}, ended: make(chan struct{})}
+	awaitLogin(d.t, d.urlAt(b))
+	return startLoad(d.t, d.urlAt(a), append([]string{"--portals", d.portal(b), "--sessions", "2", "--size", "64MiB"}, args...)...)
+}
+
+// startLoad starts petal bench --verify and waits until commands end.
+func startLoad(t *testing.T, url string, args ...string) *background {
+	t.Helper()
+	awaitLogin(t, url)
+	all := append([]string{"bench", url, "--depth", "4", "--read", "50", "--time", "10m", "--progress", "--json", "--verify", "--reconnect", "60s"}, args...)
+	l := &background{t: t, cmd: command(t, binary, all...), progress: newProgress(), ended: make(chan struct{})}
 	l.cmd.Stdout, l.cmd.Stderr = &l.stdout, l.progress
 	if err := l.cmd.Start(); err != nil {
-		d.t.Fatal(err)
+		t.Fatal(err)
 	}
 	go func() { l.cmd.Wait(); close(l.ended) }()
-	d.t.Cleanup(func() { l.cmd.Process.Kill(); <-l.ended })
+	t.Cleanup(func() { l.cmd.Process.Kill(); <-l.ended })
 	l.await(8)
+	l.flows()
 	return l
 }
 
@@ -109,6 +128,12 @@ func (d *demo) loadOn(a, b int, args ...string) *background {
 func (l *background) await(n int) {
 	l.t.Helper()
 	l.progress.await(l.t, n, l.ended)
+}
+
+// flows waits until commands end again.
+func (l *background) flows() {
+	l.t.Helper()
+	l.progress.flows(l.t, l.ended)
 }
 
 // finish ends the load in order and returns what it found.
@@ -175,16 +200,16 @@ func TestNodeDeath(t *testing.T) {
 		seen := others(2, dead)
 		l := d.loadOn(seen[0], seen[1])
 		d.play("kill", dead)
-		l.await(24)
-		if h := d.health(seen[0]); h.State != "degraded" || h.Served != 100 {
-			t.Errorf("%s is dead: %+v", c.name, h)
-		}
+		d.awaitHealth(seen[0], c.name+" is missed", func(h api.Health) bool { return h.State == "degraded" && h.Served == 100 })
+		d.awaitServed(seen[0], 64) // while it is dead, and nobody waits for it any more
+		l.flows()
+		l.await(8)
 		d.play("start", dead)
 		l.await(4)
 		r := l.finish()
 		t.Logf("%s dead: longest stall %v", c.name, stall(r))
-		if stall(r) > c.limit {
-			t.Errorf("%s dead: longest stall %v, want %v at most", c.name, stall(r), c.limit)
+		if stall(r) > within(c.limit) {
+			t.Errorf("%s dead: longest stall %v, want %v at most", c.name, stall(r), within(c.limit))
 		}
 		d.awaitHealthy()
 	}
@@ -192,35 +217,42 @@ func TestNodeDeath(t *testing.T) {
 }
 
 // TestSupervisedDeath: with a supervisor that sees the process end nobody waits
-// for a lease; neither when it is one that was started again.
+// for a lease; neither when it is one that was started again. Leases are so long here
+// that who waits for one is told from who was held up by the machine.
 func TestSupervisedDeath(t *testing.T) {
-	d := startCluster(t, t.TempDir(), "--size", "256MiB")
+	const lease, limit = 8 * time.Second, 6 * time.Second
+	d := startCluster(t, t.TempDir(), "--size", "256MiB", "--scale", fmt.Sprint(lease.Seconds()/2))
+	dead := 0
 	for range 2 {
-		dead := others(1, d.leader())[0]
+		if dead != 0 {
+			d.play("start", dead)
+			d.awaitHealthy()
+		}
+		dead = others(1, d.leader())[0]
 		seen := others(2, dead)
 		l := d.loadOn(seen[0], seen[1])
 		d.play("kill", dead)
-		l.await(8)
+		l.await(4)
+		l.flows()
 		r := l.finish()
 		t.Logf("n%d dead: longest stall %v", dead, stall(r))
-		if stall(r) > superviseTook {
-			t.Errorf("n%d dead: longest stall %v, want %v at most", dead, stall(r), superviseTook)
+		if stall(r) > limit {
+			t.Errorf("n%d dead: longest stall %v, want %v at most: a lease lasts %v", dead, stall(r), limit, lease)
 		}
-		d.play("start", dead)
-		d.awaitHealthy()
 	}
 }
 
-// TestPausedNode: a node is stopped for ten seconds and goes on. Its own hosts
+// TestPausedNode: a node is stopped for three leases and goes on. Its own hosts
 // find another path, the others a pause; whoever reads from it afterwards reads
 // what is true (the load judges all reads, on both sides).
 func TestPausedNode(t *testing.T) {
 	d := startCluster(t, t.TempDir(), "--size", "256MiB", "--unsupervised")
 	l := d.loadOn(1, 2) // a reader on each side
 	d.play("pause", 2)
-	l.await(40)
+	l.await(24)
 	d.play("resume", 2)
-	l.await(16)
+	l.await(8)
+	l.flows()
 	r := l.finish()
 	t.Logf("longest stall %v, %d reconnects", stall(r), r.Disks[0].Reconnects)
 	d.awaitHealthy()
@@ -233,12 +265,16 @@ func TestCutNode(t *testing.T) {
 	d := startCluster(t, t.TempDir(), "--size", "256MiB")
 	l := d.loadOn(1, 3)
 	d.play("cut", 3)
-	l.await(32)
-	if st, err := d.clientOf(3).Status(context.Background()); err != nil || st.State != "suspended" || st.Cluster.Lease || st.Portals[0].State != "closed" {
-		t.Errorf("the node that is cut off: %v, %+v", err, st)
-	}
+	eventually(t, healLimit, "the node that is cut off drops its hosts", func() bool {
+		st, err := d.clientOf(3).Status(context.Background())
+		return err == nil && st.State == "suspended" && !st.Cluster.Lease && st.Portals[0].State == "closed"
+	})
+	d.awaitServed(1, 64)
+	l.flows()
+	l.await(8)
 	d.play("heal", 3)
-	l.await(16)
+	l.await(8)
+	l.flows()
 	r := l.finish()
 	t.Logf("longest stall %v, %d reconnects", stall(r), r.Disks[0].Reconnects)
 	d.awaitHealthy()
@@ -276,26 +312,28 @@ func TestNeighboursDown(t *testing.T) {
 	}
 	// Of four nodes three vote; with the fourth and one of its neighbours dead
 	// there is a majority.
-	d.play("kill", 4)
-	eventually(t, healLimit, "node 4 is missed", func() bool { return d.health(1).State == "degraded" })
-	h := d.health(1)
-	if h.Served != 100 || len(h.Risks) != 2 || !h.Risks[0].Lost || len(h.Fix) == 0 {
-		t.Errorf("one of four is down: %+v", h)
-	}
-	d.play("kill", 3)
-	eventually(t, healLimit, "node 3 is missed", func() bool { return d.health(1).State == "unavailable" })
-	if h := d.health(1); h.Served != 75 {
-		t.Errorf("two neighbours are down: %+v", h)
-	}
-	eventually(t, healLimit, "three chunks of four are served", func() bool { return d.served(1) == 48 })
-	d.play("start", 3, 4)
+	learner, _ := d.votes()
+	first := int(learner[1] - '0')
+	second := others(1, 1, first, (first+1)%4+1)[0] // the one opposite is no neighbour
+	d.play("kill", first)
+	d.awaitHealth(1, "one of four is down", func(h api.Health) bool {
+		return h.State == "degraded" && h.Served == 100 && len(h.Risks) == 2 && h.Risks[0].Lost && h.Risks[1].Lost && len(h.Fix) > 0
+	})
+	d.play("kill", second)
+	d.awaitHealth(1, "two neighbours are down", func(h api.Health) bool { return h.State == "unavailable" && h.Served == 75 })
+	d.awaitServed(1, 48)
+	d.play("start", first, second)
 	d.awaitHealthy()
-	if n := d.served(2); n != 64 {
-		t.Errorf("%d chunks of 64 are served in the end", n)
-	}
-	if o := d.petal("bench", d.urlAt(3), "--state", state, "--check", "--quiet"); o.status != 0 {
+	d.awaitServed(2, 64)
+	if o := d.petal("bench", d.urlAt(second), "--state", state, "--check", "--quiet"); o.status != 0 {
 		t.Fatalf("status %d\n%s%s", o.status, o.stdout, o.stderr)
 	}
+}
+
+// awaitServed waits until a node gives so many of the first 64 chunks.
+func (d *demo) awaitServed(node, want int) {
+	d.t.Helper()
+	eventually(d.t, healLimit, fmt.Sprintf("n%d serves %d chunks of 64", node, want), func() bool { return d.served(node) == want })
 }
 
 // served is how many of the first 64 chunks a node gives.
@@ -305,12 +343,12 @@ func (d *demo) served(node int) int {
 	defer cancel()
 	s, err := initiator.Dial(ctx, initiator.URL{Host: d.portal(node), Target: "iqn.2026-11.petal:demo"}, initiator.Options{})
 	if err != nil {
-		d.t.Fatal(err)
+		return 0
 	}
 	defer s.Close()
 	disk, err := initiator.OpenDisk(ctx, s)
 	if err != nil {
-		d.t.Fatal(err)
+		return 0
 	}
 	var good atomic.Int32
 	var all sync.WaitGroup
@@ -325,11 +363,6 @@ func (d *demo) served(node int) int {
 	return int(good.Load())
 }
 
-func (d *demo) awaitHealthyAt(node int) {
-	d.t.Helper()
-	eventually(d.t, healLimit, "healthy again", func() bool { return d.health(node).State == "healthy" })
-}
-
 // wantWhole reads the whole disk through a node, with a short load before.
 func (d *demo) wantWhole(node int) {
 	d.t.Helper()
@@ -342,9 +375,9 @@ func (d *demo) wantWhole(node int) {
 // same pages but for the ports, and libiscsi's multipath tests pass over two.
 func TestPaths(t *testing.T) {
 	need(t, "iscsi-test-cu", "libiscsi-bin")
-	d := startCluster(t, t.TempDir(), "--size", "256MiB")
+	d := startCluster(t, t.TempDir(), "--size", "256MiB", "--scale", "3") // libiscsi would not survive a lapse
 	for node := 1; node <= 4; node++ {
-		out := must(t, time.Minute, "iscsi-ls", "iscsi://"+d.portal(node))
+		out := must(t, runLimit, "iscsi-ls", "iscsi://"+d.portal(node))
 		for other := 1; other <= 4; other++ {
 			if want := fmt.Sprintf("%s,%d", d.portal(other), other); !strings.Contains(out, want) {
 				t.Errorf("node %d does not tell of %s:\n%s", node, want, out)
@@ -352,13 +385,13 @@ func TestPaths(t *testing.T) {
 		}
 	}
 	for _, page := range []string{"0", "128", "176", "177", "178"} {
-		first := must(t, time.Minute, "iscsi-inq", "-e", "1", "-c", page, d.urlAt(1))
-		if other := must(t, time.Minute, "iscsi-inq", "-e", "1", "-c", page, d.urlAt(3)); other != first {
+		first := must(t, runLimit, "iscsi-inq", "-e", "1", "-c", page, d.urlAt(1))
+		if other := must(t, runLimit, "iscsi-inq", "-e", "1", "-c", page, d.urlAt(3)); other != first {
 			t.Errorf("page %s differs:\n%s\n%s", page, first, other)
 		}
 	}
 	for _, suite := range []string{"MultipathIO", "CompareAndWrite", "ProutPreempt"} {
-		out := must(t, 2*time.Minute, "iscsi-test-cu", "--dataloss", "--normal", "--test=ALL."+suite, d.urlAt(2), d.urlAt(3))
+		out := must(t, runLimit, "iscsi-test-cu", "--dataloss", "--normal", "--test=ALL."+suite, d.urlAt(2), d.urlAt(3))
 		if m := summary.FindStringSubmatch(out); m == nil || m[1] != m[2] || m[1] == "0" {
 			t.Errorf("%s:\n%s", suite, out)
 		}
@@ -375,7 +408,7 @@ func TestMembership(t *testing.T) {
 		t.Fatal(err)
 	}
 	join := func(token string, node int) outcome {
-		return run(t, time.Minute, binary, "node", "join", "--dir", filepath.Join(t.TempDir(), "n"), "--name", fmt.Sprintf("n%d", node),
+		return run(t, runLimit, binary, "node", "join", "--dir", filepath.Join(t.TempDir(), "n"), "--name", fmt.Sprintf("n%d", node),
 			"--listen", fmt.Sprintf("127.0.1.%d:%d", node, d.port), "--token", token)
 	}
 	if o := join("nonsense", 5); o.status == 0 || !strings.Contains(o.stderr, "hint: ") {
@@ -392,10 +425,10 @@ func TestMembership(t *testing.T) {
 	}
 	// Without the others there is no quorum: said within 2 s, and nothing is done.
 	d.play("kill", 2, 3, 4)
-	eventually(t, 30*time.Second, "the node misses the others", func() bool { return !d.status().Cluster.Quorum })
+	eventually(t, healLimit, "the node misses the others", func() bool { return !d.status().Cluster.Quorum })
 	began := time.Now()
 	o := d.petal("disk", "create", "late", "--size", "1GiB")
-	if took := time.Since(began); o.status != 7 || took > 4*time.Second || !strings.Contains(o.stderr, "no quorum") {
+	if took := time.Since(began); o.status != 7 || took > within(2*time.Second) || !strings.Contains(o.stderr, "no quorum") {
 		t.Errorf("without quorum: status %d after %v\n%s", o.status, took, o.stderr)
 	}
 	d.play("start", 2, 3, 4)

@@ -31,7 +31,7 @@ func TestConformance(t *testing.T) {
 // TestConformanceOfFour runs it against two nodes of four, on mirrored disks.
 func TestConformanceOfFour(t *testing.T) {
 	need(t, "iscsi-test-cu", "libiscsi-bin")
-	d := startCluster(t, t.TempDir(), "--size", "64MiB")
+	d := startCluster(t, t.TempDir(), "--size", "64MiB", "--scale", "3") // libiscsi would not survive a lapse
 	conformance(t, &node{dir: filepath.Join(d.dir, "n2"), portals: [2]string{d.portal(2), d.portal(3)}})
 }
 
@@ -51,9 +51,7 @@ func conformance(t *testing.T, n *node) {
 	var workers sync.WaitGroup
 	for w := range 4 {
 		disk := fmt.Sprintf("disk%d", w)
-		if _, err := n.client().CreateDisk(context.Background(), api.NewDisk{Name: disk, Size: 1 << 30}); err != nil {
-			t.Fatal(err)
-		}
+		n.createDisk(t, disk, 1<<30)
 		workers.Go(func() {
 			for name := range queue {
 				t.Run(name, func(t *testing.T) { n.conform(t, disk, name, exceptions[name]) })
@@ -65,9 +63,9 @@ func conformance(t *testing.T, n *node) {
 	}
 	close(queue)
 	workers.Wait()
-	st, err := n.client().Status(context.Background())
-	if err != nil || st.State != "ok" || st.Incarnation != before.Incarnation {
-		t.Errorf("the node afterwards: %v, %+v", err, st)
+	eventually(t, healLimit, "the node is well", func() bool { return n.status(t).State == "ok" })
+	if st := n.status(t); st.Incarnation != before.Incarnation {
+		t.Errorf("the node has started anew: %+v", st)
 	}
 }
 
@@ -122,7 +120,7 @@ var summary = regexp.MustCompile(`(?m)^\s+tests\s+\d+\s+(\d+)\s+(\d+)\s`)
 
 func listTests(t *testing.T) (tests []string) {
 	t.Helper()
-	for line := range strings.Lines(must(t, time.Minute, "iscsi-test-cu", "--list")) {
+	for line := range strings.Lines(must(t, runLimit, "iscsi-test-cu", "--list")) {
 		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "ALL."); ok && strings.Contains(name, ".") && !slices.Contains(tests, name) {
 			tests = append(tests, name)
 		}

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestFlippedBit: one bit rots in the brick's data. The block that it hits reads
@@ -18,12 +17,12 @@ func TestFlippedBit(t *testing.T) {
 	dir := t.TempDir()
 	d := startDemo(t, dir, "--size", "64MiB")
 	// A block of 4 KiB that no other looks like, between its neighbours.
-	must(t, time.Minute, "qemu-io", "-f", "raw", "-t", "none", "-c", "write -P 0x11 1M 64k", "-c", "write -P 0xa7 1060864 4k", "-c", "flush", d.url)
+	must(t, runLimit, "qemu-io", "-f", "raw", "-t", "none", "-c", "write -P 0x11 1M 64k", "-c", "write -P 0xa7 1060864 4k", "-c", "flush", d.url)
 	d.stop()
 	flipped := flipBit(t, filepath.Join(dir, "n1", "brick"), bytes.Repeat([]byte{0xa7}, 4096))
 	t.Logf("flipped a bit at %s", strings.Join(flipped, ", "))
 
-	o := run(t, time.Minute, binary, "brick", "check", filepath.Join(dir, "n1", "brick"))
+	o := run(t, runLimit, binary, "brick", "check", filepath.Join(dir, "n1", "brick"))
 	if o.status != 6 {
 		t.Errorf("petal brick check: status %d, want 6\n%s%s", o.status, o.stdout, o.stderr)
 	}
@@ -31,15 +30,15 @@ func TestFlippedBit(t *testing.T) {
 		t.Errorf("petal brick check does not name the block:\n%s", o.stdout)
 	}
 	d = startDemo(t, dir)
-	if o := run(t, time.Minute, "qemu-io", "-f", "raw", "-t", "none", "-c", "read -v 1060864 4k", d.url); !strings.Contains(o.stdout+o.stderr, "error") {
+	if o := run(t, runLimit, "qemu-io", "-f", "raw", "-t", "none", "-c", "read -v 1060864 4k", d.url); !strings.Contains(o.stdout+o.stderr, "error") {
 		t.Errorf("a rotten block was read:\n%s%s", o.stdout, o.stderr)
 	}
-	must(t, time.Minute, "qemu-io", "-f", "raw", "-t", "none", "-c", "read -P 0x11 1M 12k", "-c", "read -P 0x11 1064960 48k", d.url)
+	must(t, runLimit, "qemu-io", "-f", "raw", "-t", "none", "-c", "read -P 0x11 1M 12k", "-c", "read -P 0x11 1064960 48k", d.url)
 	if st := d.status(); st.Bricks[0].ChecksumErrors == 0 || st.State != "degraded" {
 		t.Errorf("status says nothing of it: %+v", st)
 	}
 	// Written anew it is well again.
-	must(t, time.Minute, "qemu-io", "-f", "raw", "-t", "none", "-c", "write -P 0x5b 1060864 4k", "-c", "read -P 0x5b 1060864 4k", d.url)
+	must(t, runLimit, "qemu-io", "-f", "raw", "-t", "none", "-c", "write -P 0x5b 1060864 4k", "-c", "read -P 0x5b 1060864 4k", d.url)
 }
 
 // flipBit flips one bit in the middle of every place of dir's files that holds

@@ -18,7 +18,7 @@ func TestDemoExec(t *testing.T) {
 	dir, port := t.TempDir(), freePort(t)
 	script := `echo "url $PETAL_URL"; echo "portals $PETAL_PORTALS"; echo "dir $PETAL_DIR"; echo "admin $PETAL_ADMIN"
 		echo "pid $(cat $PETAL_DIR/n1/pid)"; ` + binary + ` disk list --json >disks.json && ` + binary + ` status >/dev/null && exit 7`
-	o := runIn(t, dir, binary, "demo", "--nodes", "1", "--dir", "kept", "--port", strconv.Itoa(port), "--size", "1GB", "--exec", script)
+	o := runIn(t, dir, binary, "demo", "--nodes", "1", "--dir", "kept", "--port", strconv.Itoa(port), "--size", "1GB", "--set", patient, "--exec", script)
 	if o.status != 7 {
 		t.Fatalf("status %d, want CMD's 7\n%s%s", o.status, o.stdout, o.stderr)
 	}
@@ -46,13 +46,13 @@ func TestDemoExec(t *testing.T) {
 
 func runIn(t *testing.T, dir, name string, args ...string) outcome {
 	t.Helper()
-	return run(t, time.Minute, "/bin/sh", append([]string{"-c", `cd "$1"; shift; exec "$@"`, "sh", dir, name}, args...)...)
+	return run(t, runLimit, "/bin/sh", append([]string{"-c", `cd "$1"; shift; exec "$@"`, "sh", dir, name}, args...)...)
 }
 
 // TestDemoStatus: CMD killed by a signal counts as 128 + signal, as in a shell.
 func TestDemoStatus(t *testing.T) {
 	for script, want := range map[string]int{"true": 0, "exit 3": 3, "kill -TERM $$": 128 + 15} {
-		o := run(t, time.Minute, binary, "demo", "--nodes", "1", "--port", strconv.Itoa(freePort(t)), "--exec", script)
+		o := run(t, runLimit, binary, "demo", "--nodes", "1", "--port", strconv.Itoa(freePort(t)), "--exec", script)
 		if o.status != want {
 			t.Errorf("%q: status %d, want %d\n%s", script, o.status, want, o.stderr)
 		}
@@ -61,7 +61,7 @@ func TestDemoStatus(t *testing.T) {
 
 // TestDemoTemporary: without --dir nothing stays.
 func TestDemoTemporary(t *testing.T) {
-	o := run(t, time.Minute, binary, "demo", "--nodes", "1", "--port", strconv.Itoa(freePort(t)), "--exec", "echo dir $PETAL_DIR; test -d $PETAL_DIR/n1")
+	o := run(t, runLimit, binary, "demo", "--nodes", "1", "--port", strconv.Itoa(freePort(t)), "--exec", "echo dir $PETAL_DIR; test -d $PETAL_DIR/n1")
 	_, rest, _ := strings.Cut(o.stdout, "dir ")
 	dir := strings.TrimSpace(rest)
 	if o.status != 0 || dir == "" {
@@ -102,7 +102,7 @@ func TestDemoRefuses(t *testing.T) {
 	defer l.Close()
 	dir := t.TempDir()
 	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-	o := run(t, time.Minute, binary, "demo", "--nodes", "1", "--dir", dir, "--port", port, "--exec", "true")
+	o := run(t, runLimit, binary, "demo", "--nodes", "1", "--dir", dir, "--port", port, "--exec", "true")
 	if o.status == 0 || !strings.Contains(o.stderr, "cannot listen on 127.0.0.1:"+port+": address already in use") || !strings.Contains(o.stderr, "hint: another process listens there") {
 		t.Errorf("port in use: status %d\n%s", o.status, o.stderr)
 	}
@@ -110,7 +110,7 @@ func TestDemoRefuses(t *testing.T) {
 		t.Errorf("a brick was made although the port is in use (%v)", err)
 	}
 	d := startDemo(t, dir)
-	o = run(t, time.Minute, binary, "demo", "--nodes", "1", "--dir", dir, "--port", strconv.Itoa(freePort(t)), "--exec", "true")
+	o = run(t, runLimit, binary, "demo", "--nodes", "1", "--dir", dir, "--port", strconv.Itoa(freePort(t)), "--exec", "true")
 	if o.status == 0 || !strings.Contains(o.stderr, "another petal demo uses it") {
 		t.Errorf("directory in use: status %d\n%s", o.status, o.stderr)
 	}
@@ -128,7 +128,7 @@ func TestDemoStops(t *testing.T) {
 	d = startDemo(t, t.TempDir())
 	pid = d.pid()
 	d.cmd.Process.Signal(syscall.SIGKILL)
-	eventually(t, 30*time.Second, "the node ends after its demo was killed", func() bool { return !running(pid) })
+	eventually(t, stopLimit, "the node ends after its demo was killed", func() bool { return !running(pid) })
 }
 
 // TestDemoSuccessor: CMD may kill a node and start it again with DIR/nI/petal.toml;
@@ -137,7 +137,7 @@ func TestDemoSuccessor(t *testing.T) {
 	dir := t.TempDir()
 	script := `kill -9 $(cat $PETAL_DIR/n1/pid) && while kill -0 $(cat $PETAL_DIR/n1/pid) 2>/dev/null; do sleep 0.05; done
 		` + binary + ` serve --config $PETAL_DIR/n1/petal.toml 2>>log & 
-		i=0; until ` + binary + ` status >status 2>/dev/null; do i=$((i+1)); test $i -lt 200 || exit 9; sleep 0.05; done; cat $PETAL_DIR/n1/pid`
+		i=0; until ` + binary + ` status >status 2>/dev/null; do i=$((i+1)); test $i -lt 1000 || exit 9; sleep 0.05; done; cat $PETAL_DIR/n1/pid`
 	o := runIn(t, dir, binary, "demo", "--nodes", "1", "--dir", "kept", "--port", strconv.Itoa(freePort(t)), "--exec", script)
 	lines := strings.Fields(o.stdout)
 	if o.status != 0 || len(lines) == 0 {
@@ -163,7 +163,7 @@ func TestDemoPlain(t *testing.T) {
 	if o := d.petal("demo", "cut", "--dir", dir, "2"); o.status == 0 || !strings.Contains(o.stderr, "TLS") {
 		t.Errorf("demo cut: status %d\n%s", o.status, o.stderr)
 	}
-	if !d.takesPlain(2) {
+	if d.hangsUp(2, time.Second) {
 		t.Error("node 2 takes no plain greeting")
 	}
 	d.stop()
@@ -175,14 +175,14 @@ func TestDemoPlain(t *testing.T) {
 	}
 	d = startCluster(t, dir)
 	d.awaitHealthy()
-	if o := d.petal("cluster", "status"); strings.Contains(o.stdout, "TLS") || d.takesPlain(2) {
+	if o := d.petal("cluster", "status"); strings.Contains(o.stdout, "TLS") || !d.hangsUp(2, healLimit) {
 		t.Errorf("without --plain:\n%s", o.stdout)
 	}
 }
 
-// takesPlain reports whether a node waits for more when somebody begins to talk
-// to it without TLS; with TLS it hangs up at the first byte.
-func (d *demo) takesPlain(node int) bool {
+// hangsUp reports whether a node hangs up, within limit, when somebody begins to
+// talk to it without TLS. With TLS it does at the first byte, else it waits for more.
+func (d *demo) hangsUp(node int, limit time.Duration) bool {
 	d.t.Helper()
 	c, err := net.Dial("tcp", fmt.Sprintf("127.0.1.%d:%d", node, d.port))
 	if err != nil {
@@ -190,7 +190,7 @@ func (d *demo) takesPlain(node int) bool {
 	}
 	defer c.Close()
 	c.Write([]byte("P"))
-	c.SetReadDeadline(time.Now().Add(time.Second))
+	c.SetReadDeadline(time.Now().Add(limit))
 	_, err = c.Read(make([]byte, 1))
-	return errors.Is(err, os.ErrDeadlineExceeded)
+	return !errors.Is(err, os.ErrDeadlineExceeded)
 }

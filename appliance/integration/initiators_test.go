@@ -21,23 +21,23 @@ func TestQEMU(t *testing.T) {
 	image := filepath.Join(t.TempDir(), "image")
 	makeImage(t, image, 64<<20)
 
-	must(t, time.Minute, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", "-t", "none", image, d.url)
-	if out := must(t, time.Minute, "qemu-img", "compare", "-f", "raw", "-F", "raw", image, d.url); !strings.Contains(out, "identical") {
+	must(t, runLimit, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", "-t", "none", image, d.url)
+	if out := must(t, runLimit, "qemu-img", "compare", "-f", "raw", "-F", "raw", image, d.url); !strings.Contains(out, "identical") {
 		t.Errorf("compare: %s", out)
 	}
 	back := filepath.Join(t.TempDir(), "back")
-	must(t, time.Minute, "qemu-img", "convert", "-f", "raw", "-O", "raw", d.url, back)
-	must(t, time.Minute, "cmp", image, back)
+	must(t, runLimit, "qemu-img", "convert", "-f", "raw", "-O", "raw", d.url, back)
+	must(t, runLimit, "cmp", image, back)
 
-	must(t, time.Minute, "qemu-io", "-f", "raw", "-d", "unmap", "-c", "discard 16M 8M", d.url)
-	out := must(t, time.Minute, "qemu-img", "map", "-f", "raw", "--output=json", d.url)
+	must(t, runLimit, "qemu-io", "-f", "raw", "-d", "unmap", "-c", "discard 16M 8M", d.url)
+	out := must(t, runLimit, "qemu-img", "map", "-f", "raw", "--output=json", d.url)
 	if data := dataIn(t, out, 16<<20, 24<<20); data != 0 {
 		t.Errorf("%d bytes of data where 8 MiB were discarded:\n%s", data, out)
 	}
 	if data := dataIn(t, out, 0, 64<<20); data != 28<<20 {
 		t.Errorf("%d bytes of data in all, want 28 MiB: the holes of the image and what was discarded\n%s", data, out)
 	}
-	must(t, time.Minute, "qemu-io", "-f", "raw", "-c", "read -P 0 16M 8M", d.url)
+	must(t, runLimit, "qemu-io", "-f", "raw", "-c", "read -P 0 16M 8M", d.url)
 
 	seconds := 2
 	if long := os.Getenv("PETAL_QEMU_BENCH"); long != "" { // issue 2 wants 60 s once, by hand
@@ -45,7 +45,7 @@ func TestQEMU(t *testing.T) {
 	}
 	begin, rounds := time.Now(), 0
 	for time.Since(begin) < time.Duration(seconds)*time.Second {
-		must(t, time.Minute, "qemu-img", "bench", "-f", "raw", "-t", "none", "-w", "-c", "2000", "-d", "16", "-s", "4096", d.url)
+		must(t, runLimit, "qemu-img", "bench", "-f", "raw", "-t", "none", "-w", "-c", "2000", "-d", "16", "-s", "4096", d.url)
 		rounds++
 	}
 	t.Logf("qemu-img bench: %.0f writes a second", float64(2000*rounds)/time.Since(begin).Seconds())
@@ -97,22 +97,22 @@ func makeImage(t *testing.T, path string, size int64) {
 func TestLibiscsiTools(t *testing.T) {
 	need(t, "iscsi-ls", "libiscsi-bin")
 	d := startDemo(t, t.TempDir(), "--size", "64MiB")
-	out := must(t, time.Minute, "iscsi-ls", "-s", fmt.Sprintf("iscsi://127.0.0.1:%d", d.port))
+	out := must(t, runLimit, "iscsi-ls", "-s", fmt.Sprintf("iscsi://127.0.0.1:%d", d.port))
 	for _, want := range []string{"iqn.2026-11.petal:demo", fmt.Sprintf("127.0.0.1:%d,1", d.port), "Lun:0", "Size:63M"} { // it takes the last LBA for the size
 		if !strings.Contains(out, want) {
 			t.Errorf("iscsi-ls -s does not say %q:\n%s", want, out)
 		}
 	}
-	out = must(t, time.Minute, "iscsi-inq", d.url)
+	out = must(t, runLimit, "iscsi-inq", d.url)
 	if !strings.Contains(out, "PETAL") || !strings.Contains(out, "DIRECT_ACCESS") {
 		t.Errorf("iscsi-inq:\n%s", out)
 	}
 	for _, page := range []string{"0x00", "0x80", "0x83", "0xb0", "0xb1", "0xb2"} {
-		if out := must(t, time.Minute, "iscsi-inq", "-e", "1", "-c", fmt.Sprint(hex(t, page)), d.url); len(out) < 20 {
+		if out := must(t, runLimit, "iscsi-inq", "-e", "1", "-c", fmt.Sprint(hex(t, page)), d.url); len(out) < 20 {
 			t.Errorf("page %s:\n%s", page, out)
 		}
 	}
-	if out := must(t, time.Minute, "iscsi-readcapacity16", d.url); !strings.Contains(out, "67108864") {
+	if out := must(t, runLimit, "iscsi-readcapacity16", d.url); !strings.Contains(out, "67108864") {
 		t.Errorf("iscsi-readcapacity16:\n%s", out)
 	}
 }

@@ -59,21 +59,21 @@ func startNode(t *testing.T, brick string) *node {
 			t.Logf("the node's log:\n%s", ends(n.log.String()))
 		}
 	})
-	eventually(t, 30*time.Second, "the node serves", func() bool {
+	eventually(t, healLimit, "the node serves", func() bool {
 		_, err := n.client().Status(context.Background())
 		return err == nil
 	})
 	return n
 }
 
-// writeConfig writes the node's petal.toml.
+// writeConfig writes the node's petal.toml. Like a demo of one node it is patient.
 func (n *node) writeConfig(t *testing.T, brick string) (file string) {
 	t.Helper()
 	for i := range n.portals {
 		n.portals[i] = fmt.Sprintf("127.0.0.%d:%d", i+1, freePort(t))
 	}
 	file = filepath.Join(n.dir, "petal.toml")
-	text := fmt.Sprintf("[node]\ndir = %q\n[[portal]]\nlisten = %q\n[[portal]]\nlisten = %q\ngroup = 2\n[admin]\nsocket = %q\n%s\n",
+	text := fmt.Sprintf("[node]\ndir = %q\n[time]\nscale = 5\n[[portal]]\nlisten = %q\n[[portal]]\nlisten = %q\ngroup = 2\n[admin]\nsocket = %q\n%s\n",
 		n.dir, n.portals[0], n.portals[1], filepath.Join(n.dir, "admin.sock"), brick)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -90,9 +90,13 @@ func (n *node) status(t *testing.T) api.Status {
 	return st
 }
 
+// createDisk makes a disk and waits until both portals, which may be two nodes', have it.
 func (n *node) createDisk(t *testing.T, name string, size uint64) {
 	t.Helper()
 	if _, err := n.client().CreateDisk(context.Background(), api.NewDisk{Name: name, Size: size}); err != nil {
 		t.Fatal(err)
+	}
+	for _, portal := range n.portals {
+		awaitLogin(t, "iscsi://"+portal+"/iqn.2026-11.petal:"+name+"/0")
 	}
 }

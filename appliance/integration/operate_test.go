@@ -22,7 +22,7 @@ import (
 // at runs a command of the binary against a node.
 func (d *demo) at(node int, args ...string) outcome {
 	d.t.Helper()
-	return run(d.t, time.Minute, binary, append(args, "--admin", filepath.Join(d.dir, fmt.Sprintf("n%d", node), "admin.sock"))...)
+	return run(d.t, runLimit, binary, append(args, "--admin", filepath.Join(d.dir, fmt.Sprintf("n%d", node), "admin.sock"))...)
 }
 
 // refuses runs a command that has to fail, with words that say why.
@@ -87,9 +87,7 @@ func TestForce(t *testing.T) {
 		t.Helper()
 		disk := d.disk(node)
 		for chunk := range uint64(16) {
-			if err := disk.Write(context.Background(), chunk*128, blockOf(text)); err != nil {
-				t.Fatal(err)
-			}
+			patiently(t, func() error { return disk.Write(context.Background(), chunk*128, blockOf(text)) })
 		}
 	}
 	write(1, "seen by both")
@@ -142,7 +140,7 @@ func TestWithoutQuorum(t *testing.T) {
 		t.Fatalf("status %d\n%s", o.status, o.stderr)
 	}
 	d.play("cut", 1)
-	eventually(t, 30*time.Second, "the node misses the others", func() bool { return !d.status().Cluster.Quorum })
+	eventually(t, healLimit, "the node misses the others", func() bool { return !d.status().Cluster.Quorum })
 	for _, args := range [][]string{
 		{"disk", "create", "late", "--size", "1GiB"}, {"disk", "resize", "demo", "128MiB"}, {"disk", "delete", "demo"}, {"disk", "set", "demo", "--read-only", "yes"},
 		{"target", "create", "iqn.2026-11.petal:late"}, {"target", "delete", "iqn.2026-11.petal:other"}, {"target", "acl", "iqn.2026-11.petal:other", "--add", "iqn.2026-11.petal:me"},
@@ -150,7 +148,7 @@ func TestWithoutQuorum(t *testing.T) {
 	} {
 		began := time.Now()
 		d.refuses(1, 7, []string{"no quorum"}, args...)
-		if took := time.Since(began); took > 2*time.Second+500*time.Millisecond {
+		if took := time.Since(began); took > within(2500*time.Millisecond) {
 			t.Errorf("petal %v: an answer after %v", args, took)
 		}
 	}
@@ -165,9 +163,10 @@ func TestWithoutQuorum(t *testing.T) {
 	if o := d.at(1, "status"); o.status != 1 || !strings.Contains(o.stdout, "problem  no quorum") || !strings.Contains(o.stdout, "state    suspended") {
 		t.Errorf("status: status %d\n%s", o.status, o.stdout)
 	}
-	if o := d.at(2, "node", "list"); o.status != 0 || o.stderr != "" || !strings.Contains(o.stdout, "down for") {
-		t.Errorf("on a node with quorum: status %d\n%s%s", o.status, o.stdout, o.stderr)
-	}
+	eventually(t, healLimit, "a node with quorum knows that it is down", func() bool {
+		o := d.at(2, "node", "list")
+		return o.status == 0 && o.stderr == "" && strings.Contains(o.stdout, "down for")
+	})
 	d.play("heal", 1)
 	d.awaitHealthy()
 	o := d.at(1, "disk", "list")
@@ -186,7 +185,7 @@ func TestRemove(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the token expires", func() bool { return time.Now().After(token.Expires) })
+	eventually(t, healLimit, "the token expires", func() bool { return time.Now().After(token.Expires) })
 	d.refusesJoin(token.Token, "expired")
 	d.refusesJoin("petal-join-nonsense", "token")
 	learner, voter := d.votes()
@@ -210,7 +209,7 @@ func TestRemove(t *testing.T) {
 	}
 	eventually(t, healLimit, voter+" is forgotten", func() bool { return len(d.nodes(1)) == 3 })
 	d.told(1, "server "+voter+" is no longer a member")
-	o := run(t, time.Minute, binary, "demo", "start", "--dir", d.dir, strconv.Itoa(dead))
+	o := run(t, runLimit, binary, "demo", "start", "--dir", d.dir, strconv.Itoa(dead))
 	if o.status == 0 || !strings.Contains(o.stderr, "no member of the cluster any more") || !strings.Contains(o.stderr, "hint: ") {
 		t.Errorf("a node that was taken out: status %d\n%s\n%s", o.status, o.stderr, ends(d.logOf(dead)))
 	}
@@ -247,7 +246,7 @@ func (d *demo) nodes(node int) []api.Node {
 func (d *demo) refusesJoin(token string, word string) {
 	d.t.Helper()
 	dir := filepath.Join(d.t.TempDir(), "n")
-	o := run(d.t, time.Minute, binary, "node", "join", "--dir", dir, "--name", "n9", "--listen", fmt.Sprintf("127.0.1.9:%d", d.port), "--token", token)
+	o := run(d.t, runLimit, binary, "node", "join", "--dir", dir, "--name", "n9", "--listen", fmt.Sprintf("127.0.1.9:%d", d.port), "--token", token)
 	if o.status == 0 || !strings.Contains(o.stderr, word) || !strings.Contains(o.stderr, "hint: ") {
 		d.t.Errorf("join with a token that should be refused (%s): status %d\n%s", word, o.status, o.stderr)
 	}
@@ -269,7 +268,7 @@ func TestOldState(t *testing.T) {
 	copyTree := func(from, to string) {
 		t.Helper()
 		os.RemoveAll(to)
-		must(t, time.Minute, "cp", "-a", "--sparse=always", from, to)
+		must(t, runLimit, "cp", "-a", "--sparse=always", from, to)
 	}
 	path := func(node int, what string) string { return filepath.Join(dir, fmt.Sprintf("n%d", node), what) }
 	load("--new", "--time", "300ms")
@@ -292,7 +291,7 @@ func TestOldState(t *testing.T) {
 	if err := os.RemoveAll(path(3, "brick")); err != nil {
 		t.Fatal(err)
 	}
-	if o := run(t, time.Minute, binary, "demo", "start", "--dir", dir, "3"); o.status == 0 || !strings.Contains(o.stderr, "has kept its data there before") || !strings.Contains(o.stderr, "--accept-loss") {
+	if o := run(t, runLimit, binary, "demo", "start", "--dir", dir, "3"); o.status == 0 || !strings.Contains(o.stderr, "has kept its data there before") || !strings.Contains(o.stderr, "--accept-loss") {
 		t.Errorf("without its brick: status %d\n%s", o.status, o.stderr)
 	}
 	serve := command(t, binary, "serve", "--config", path(3, "petal.toml"), "--accept-loss")
@@ -333,7 +332,7 @@ func TestOldState(t *testing.T) {
 		copyTree(path(node, "meta"), path(node, "meta.new"))
 		copyTree(path(node, "meta.old"), path(node, "meta"))
 	}
-	o := run(t, 2*time.Minute, binary, "demo", "--dir", dir, "--exec", "true")
+	o := run(t, runLimit, binary, "demo", "--dir", dir, "--exec", "true")
 	if o.status == 0 || !strings.Contains(o.stderr, "older") || !strings.Contains(o.stderr, "hint: ") {
 		t.Errorf("an agreed state that is older than the bricks: status %d\n%s", o.status, o.stderr)
 	}
@@ -353,18 +352,18 @@ func TestStrangers(t *testing.T) {
 	tls := func(d *demo, node int) string { return filepath.Join(d.dir, fmt.Sprintf("n%d", node), "tls") }
 	other.stop()
 	d.play("kill", 3)
-	must(t, time.Minute, "cp", "-a", tls(d, 3), tls(d, 3)+".own")
-	must(t, time.Minute, "sh", "-c", `rm -r "$2" && cp -a "$1" "$2"`, "sh", tls(other, 3), tls(d, 3))
-	if o := run(t, 2*time.Minute, binary, "demo", "start", "--dir", d.dir, "3"); o.status == 0 || !strings.Contains(o.stderr, "certificate") || !strings.Contains(o.stderr, "hint: ") {
+	must(t, runLimit, "cp", "-a", tls(d, 3), tls(d, 3)+".own")
+	must(t, runLimit, "sh", "-c", `rm -r "$2" && cp -a "$1" "$2"`, "sh", tls(other, 3), tls(d, 3))
+	if o := run(t, runLimit, binary, "demo", "start", "--dir", d.dir, "3"); o.status == 0 || !strings.Contains(o.stderr, "certificate") || !strings.Contains(o.stderr, "hint: ") {
 		t.Errorf("a node with another cluster's certificate: status %d\n%s\n%s", o.status, o.stderr, ends(d.logOf(3)))
 	}
-	must(t, time.Minute, "sh", "-c", `rm -r "$1" && mv "$1.own" "$1"`, "sh", tls(d, 3))
+	must(t, runLimit, "sh", "-c", `rm -r "$1" && mv "$1.own" "$1"`, "sh", tls(d, 3))
 	d.play("start", 3)
 	d.awaitHealthy()
 	// A copy of n3 on another machine: the newer process is the server, and the
 	// older one says that it no longer is.
 	twin := filepath.Join(t.TempDir(), "n3")
-	must(t, time.Minute, "cp", "-a", "--sparse=always", filepath.Join(d.dir, "n3"), twin)
+	must(t, runLimit, "cp", "-a", "--sparse=always", filepath.Join(d.dir, "n3"), twin)
 	file := filepath.Join(twin, "petal.toml")
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -401,15 +400,13 @@ func TestCertificates(t *testing.T) {
 	d := startCluster(t, t.TempDir(), "--size", "64MiB", "--set", `cluster.certificate_life="15s"`)
 	d.play("kill", 2)
 	off := time.Now()
-	eventually(t, 2*life, "n3's certificate is renewed", func() bool { return strings.Contains(d.logOf(3), "certificate renewed") })
-	eventually(t, 2*life, "n2's certificate is over", func() bool { return time.Since(off) > life })
+	eventually(t, healLimit, "n3's certificate is renewed", func() bool { return strings.Contains(d.logOf(3), "certificate renewed") })
+	eventually(t, healLimit, "n2's certificate is over", func() bool { return time.Since(off) > life })
 	d.play("kill", 4) // connections are made anew, with the certificates of now
 	d.play("start", 2, 4)
 	d.awaitHealthy()
 	for _, node := range []int{2, 4} {
-		if !strings.Contains(d.logOf(node), "certificate renewed") {
-			t.Errorf("n%d did not renew its certificate:\n%s", node, ends(d.logOf(node)))
-		}
+		eventually(t, healLimit, fmt.Sprintf("n%d renews its certificate", node), func() bool { return strings.Contains(d.logOf(node), "certificate renewed") })
 	}
 	d.wantWhole(2)
 }
@@ -451,10 +448,10 @@ func TestThreeCopies(t *testing.T) {
 	eventually(t, healLimit, "the first is missed", func() bool { return health().State == "degraded" })
 	bench(1, "--time", "500ms")
 	d.play("kill", b)
-	eventually(t, healLimit, "both are missed", func() bool { return len(health().Why) == 2 })
-	if h := health(); h.State != "degraded" || h.Served != 100 || len(h.Risks) == 0 {
-		t.Errorf("two of four are dead: %+v", h)
-	}
+	eventually(t, healLimit, "both are missed, and all is served", func() bool {
+		h := health()
+		return len(h.Why) == 2 && h.State == "degraded" && h.Served == 100 && len(h.Risks) > 0
+	})
 	bench(1, "--time", "500ms")
 	d.play("start", a, b)
 	eventually(t, healLimit, "all copies are whole", func() bool { return health().State == "healthy" })

@@ -40,7 +40,7 @@ func (d *demo) slowDown(node int, by time.Duration) (well func()) {
 	}
 	well = func() { tracer.Process.Signal(syscall.SIGTERM); tracer.Wait() }
 	d.t.Cleanup(well)
-	eventually(d.t, 10*time.Second, "strace has attached", func() bool { return traced(d.pidOf(node)) })
+	eventually(d.t, healLimit, "strace has attached", func() bool { return traced(d.pidOf(node)) })
 	return well
 }
 
