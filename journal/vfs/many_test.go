@@ -101,6 +101,7 @@ func TestWriteMany(t *testing.T) {
 // nothing is under way any more.
 func TestWriteManyErrors(t *testing.T) {
 	o := newOS(t, NewOS)
+	strict := strict(t, o.root)
 	for _, at := range []int{0, 1, manyDepth, 3*manyDepth - 1} {
 		check := func() {
 			f := create(t, o, "f", Direct)
@@ -114,6 +115,9 @@ func TestWriteManyErrors(t *testing.T) {
 			var path *fs.PathError
 			if err := WriteMany(rs); !errors.Is(err, unix.EBADF) || !errors.As(err, &path) || path.Path != closed.(*osFile).path {
 				t.Errorf("file %d is closed: %v", at, err)
+			}
+			if !strict {
+				return
 			}
 			rs, _ = manyRequests(f, 3*manyDepth)
 			rs[at].Off++ // refused by the device
