@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"petal/target/iscsi"
@@ -13,45 +14,50 @@ import (
 )
 
 // FuzzSession feeds what bytes there are to a session after login, with a disk
-// in memory behind it. It must end, without a panic, with all tasks finished;
-// what was lent is checked by the disk's own accounting in package lun.
+// in memory behind it. It must end, at once and without a panic, with all tasks
+// finished and all memory given back.
 func FuzzSession(f *testing.F) {
 	for _, seed := range seeds() {
 		f.Add(seed, false)
 		f.Add(seed, true)
 	}
-	device := lun.NewDevice("iqn.2026-11.petal:fuzz")
-	unit, err := lun.NewUnit(lun.UnitConfig{Disk: lun.NewMemoryDisk(1<<20, 512), Reservations: lun.NewMemoryReservations(), UUID: [16]byte{1}, Name: "d"})
-	if err != nil {
-		f.Fatal(err)
-	}
-	device.SetUnit(0, unit)
 	f.Fuzz(func(t *testing.T, input []byte, digests bool) {
-		ours, theirs := net.Pipe()
-		go io.Copy(io.Discard, theirs)
-		p := testParams
-		p.HeaderDigest, p.DataDigest = digests, digests
-		s := New(Config{
-			Conn: ours, In: iscsi.NewReader(ours, 1024), Params: p, ExpCmdSN: 1, Depth: 8, Budget: 10000, Ping: -1,
-			Log:  slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError})),
-			Text: login.NewText(authority{}, &login.Result{Params: p}),
-		})
-		s.SetNexus(device.Attach(lun.NexusConfig{Initiator: "iqn.2026-11.petal:i", TargetPort: 1, TPGT: 1, AbortAll: s.AbortAll}))
-		go func() {
-			theirs.Write(input)
-			theirs.Close()
-		}()
-		begin := time.Now()
-		if err := s.Serve(); err == errBug {
-			t.Fatal("a panic; its stack is in the log above")
-		}
-		if d := time.Since(begin); d > time.Second {
-			t.Fatalf("took %v to end", d)
-		}
-		if s.tasks.count != 0 || s.lent != 0 || s.inFlight.Load() != 0 {
-			t.Errorf("left: %d tasks, %d bytes lent, %d in flight", s.tasks.count, s.lent, s.inFlight.Load())
-		}
+		synctest.Test(t, func(t *testing.T) { fuzzSession(t, input, digests) })
 	})
+}
+
+func fuzzSession(t *testing.T, input []byte, digests bool) {
+	disk := lun.NewMemoryDisk(1<<20, 512)
+	unit, err := lun.NewUnit(lun.UnitConfig{Disk: disk, Reservations: lun.NewMemoryReservations(), UUID: [16]byte{1}, Name: "d"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	device := lun.NewDevice("iqn.2026-11.petal:fuzz")
+	device.SetUnit(0, unit)
+	ours, theirs := net.Pipe()
+	go io.Copy(io.Discard, theirs)
+	p := testParams
+	p.HeaderDigest, p.DataDigest = digests, digests
+	s := New(Config{
+		Conn: ours, In: iscsi.NewReader(ours, 1024), Params: p, ExpCmdSN: 1, Depth: 8, Budget: 10000, Ping: -1,
+		Log:  slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError})),
+		Text: login.NewText(authority{}, &login.Result{Params: p}),
+	})
+	s.SetNexus(device.Attach(lun.NexusConfig{Initiator: "iqn.2026-11.petal:i", TargetPort: 1, TPGT: 1, AbortAll: s.AbortAll}))
+	go func() {
+		theirs.Write(input)
+		theirs.Close()
+	}()
+	begin := time.Now() // virtual
+	if err := s.Serve(); err == errBug {
+		t.Fatal("a panic; its stack is in the log above")
+	}
+	if d := time.Since(begin); d > 0 {
+		t.Fatalf("took %v to end", d)
+	}
+	if s.tasks.count != 0 || s.lent != 0 || s.inFlight.Load() != 0 || disk.Outstanding() != 0 {
+		t.Errorf("left: %d tasks, %d bytes lent, %d in flight, %d loans", s.tasks.count, s.lent, s.inFlight.Load(), disk.Outstanding())
+	}
 }
 
 // seeds are streams with each PDU that an initiator sends.
