@@ -11,7 +11,7 @@ import (
 // TestAgeOfAMessage: R13. A message that the network has held back says so, to
 // the handler; one that it has not is young.
 func TestAgeOfAMessage(t *testing.T) {
-	bubble(t, false, func(_ *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
+	bubbleOfTwo(t, false, func(_ *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
 		one, r1 := start(1, 10)
 		two, r2 := start(2, 20)
 		r1.want("up")

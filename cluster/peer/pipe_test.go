@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -69,7 +70,12 @@ func (n *pipes) listen(name string) net.Listener {
 	return l
 }
 
-func (n *pipes) dial(ctx context.Context, name string) (net.Conn, error) {
+// dialFrom returns what dials from an address.
+func (n *pipes) dialFrom(own string) func(context.Context, string) (net.Conn, error) {
+	return func(ctx context.Context, name string) (net.Conn, error) { return n.dial(ctx, own, name) }
+}
+
+func (n *pipes) dial(ctx context.Context, own, name string) (net.Conn, error) {
 	if err := n.wait(ctx.Done()); err != nil {
 		return nil, err
 	}
@@ -82,8 +88,8 @@ func (n *pipes) dial(ctx context.Context, name string) (net.Conn, error) {
 	}
 	a, b := net.Pipe()
 	select {
-	case l.conns <- &pipeConn{Conn: b, net: n, done: make(chan struct{})}:
-		return &pipeConn{Conn: a, net: n, done: make(chan struct{})}, nil
+	case l.conns <- &pipeConn{Conn: b, net: n, peer: pipeAddr(own), done: make(chan struct{})}:
+		return &pipeConn{Conn: a, net: n, peer: pipeAddr(name), done: make(chan struct{})}, nil
 	case <-l.done:
 		return nil, net.ErrClosed
 	case <-ctx.Done():
@@ -119,9 +125,12 @@ func (a pipeAddr) String() string  { return string(a) }
 type pipeConn struct {
 	net.Conn
 	net  *pipes
+	peer pipeAddr
 	done chan struct{}
 	once sync.Once
 }
+
+func (c *pipeConn) RemoteAddr() net.Addr { return c.peer }
 
 func (c *pipeConn) Write(b []byte) (int, error) {
 	if err := c.net.wait(c.done); err != nil {
@@ -135,25 +144,30 @@ func (c *pipeConn) Close() error {
 	return c.Conn.Close()
 }
 
-// bubble runs a test with two servers on a network of pipes, in virtual time.
-// The test has to leave both closed.
-func bubble(t *testing.T, plain bool, test func(f *fleet, n *pipes, start func(id placement.Server, incarnation uint64) (*Peers, *recorder))) {
+// bubble runs a test with servers on a network of pipes, in virtual time: what is
+// measured is exact, and no machine is too slow. The test has to leave all closed.
+func bubble(t *testing.T, plain bool, test func(f *fleet)) {
 	synctest.Test(t, func(t *testing.T) {
-		f, n := newFleet(t, plain), &pipes{}
-		clock := bubbleClock{time.Now()}
-		test(f, n, func(id placement.Server, incarnation uint64) (*Peers, *recorder) {
-			r := newRecorder(t)
-			opt := f.options(id, incarnation, r)
-			opt.Listeners[0].Close()
-			name := []string{"zero", "one", "two", "three"}[id]
-			opt.Listeners = []net.Listener{n.listen(name)}
-			opt.Dial, opt.Clock = n.dial, clock
-			p := f.start(opt)
-			p.SetPeers([]Peer{{Server: 1, Addrs: []string{"one"}}, {Server: 2, Addrs: []string{"two"}}})
+		f := newFleet(t, plain)
+		f.pipes, f.clock = &pipes{}, bubbleClock{time.Now()}
+		test(f)
+	})
+}
+
+// bubbleOfTwo is a bubble for servers 1 and 2, which know each other.
+func bubbleOfTwo(t *testing.T, plain bool, test func(f *fleet, n *pipes, start func(id placement.Server, incarnation uint64) (*Peers, *recorder))) {
+	bubble(t, plain, func(f *fleet) {
+		test(f, f.pipes, func(id placement.Server, incarnation uint64) (*Peers, *recorder) {
+			r := newRecorder(f.t)
+			p := f.start(f.options(id, incarnation, r))
+			p.SetPeers([]Peer{{Server: 1, Addrs: []string{pipeOf(1)}}, {Server: 2, Addrs: []string{pipeOf(2)}}})
 			return p, r
 		})
 	})
 }
+
+// pipeOf is where a server of a bubble listens.
+func pipeOf(id placement.Server) string { return fmt.Sprintf("10.0.0.%d:1", id) }
 
 // pass lets virtual time go by.
 func pass(d time.Duration) { <-time.After(d) }
@@ -163,7 +177,7 @@ func pass(d time.Duration) { <-time.After(d) }
 // afterwards.
 func TestSilentPeerIsDown(t *testing.T) {
 	both(t, func(t *testing.T, plain bool) {
-		bubble(t, plain, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
+		bubbleOfTwo(t, plain, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
 			_, r1 := start(1, 10)
 			_, r2 := start(2, 20)
 			r1.want("up")
@@ -195,7 +209,7 @@ func TestSilentPeerIsDown(t *testing.T) {
 // TestBusyHandlerIsNotSilence: who has a message for long hears nothing
 // meanwhile, which is not the peer's fault.
 func TestBusyHandlerIsNotSilence(t *testing.T) {
-	bubble(t, true, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
+	bubbleOfTwo(t, true, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
 		_, r1 := start(1, 10)
 		two, r2 := start(2, 20)
 		r1.want("up")
@@ -212,7 +226,7 @@ func TestBusyHandlerIsNotSilence(t *testing.T) {
 
 // TestBackoff: a peer that is away is not dialled all the time.
 func TestBackoff(t *testing.T) {
-	bubble(t, true, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
+	bubbleOfTwo(t, true, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
 		start(2, 20)
 		pass(time.Minute)
 		n.mu.Lock()
@@ -227,7 +241,7 @@ func TestBackoff(t *testing.T) {
 // are connected at once, whichever side dials, however long it took.
 func TestStartIsNotWaitedFor(t *testing.T) {
 	for _, late := range []placement.Server{1, 2} {
-		bubble(t, false, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
+		bubbleOfTwo(t, false, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
 			peers, told := map[placement.Server]*Peers{}, map[placement.Server]*recorder{}
 			for id, incarnation := range map[placement.Server]uint64{late: 0, 3 - late: 5} {
 				peers[id], told[id] = start(id, incarnation)
@@ -250,7 +264,7 @@ func TestStartIsNotWaitedFor(t *testing.T) {
 // TestBackInTouch: when a server that was away is back, data are connected as
 // soon as raft is.
 func TestBackInTouch(t *testing.T) {
-	bubble(t, false, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
+	bubbleOfTwo(t, false, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
 		one, _ := start(1, 10)
 		_, r2 := start(2, 20)
 		r2.want("up")
@@ -271,9 +285,9 @@ func TestBackInTouch(t *testing.T) {
 // when a handshake's time is over.
 func TestStranger(t *testing.T) {
 	for _, every := range []time.Duration{0, 100 * time.Millisecond} {
-		bubble(t, false, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
+		bubbleOfTwo(t, false, func(f *fleet, n *pipes, start func(placement.Server, uint64) (*Peers, *recorder)) {
 			start(1, 10)
-			c, err := n.dial(context.Background(), "one")
+			c, err := n.dial(context.Background(), "stranger", pipeOf(1))
 			if err != nil {
 				t.Fatal(err)
 			}
