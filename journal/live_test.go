@@ -37,6 +37,21 @@ func (o *outcomes) append(j *Journal, n uint64, lazy bool) *Record {
 	return r
 }
 
+// fillUp appends records, in a bubble, until one waits for a segment, and returns
+// how many there are.
+func (o *outcomes) fillUp(t *testing.T, j *Journal) (n uint64) {
+	t.Helper()
+	for j.Durable() == LSN(n) {
+		if n > 4096 {
+			t.Fatal("the journal is never full")
+		}
+		n++
+		o.append(j, n, false)
+		synctest.Wait()
+	}
+	return n
+}
+
 func (o *outcomes) count() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -190,12 +205,7 @@ func TestFullJournalWaits(t *testing.T) {
 			}
 		})
 		var out outcomes
-		n := uint64(0)
-		for j.Durable() == LSN(n) {
-			n++
-			out.append(j, n, false)
-			synctest.Wait()
-		}
+		n := out.fillUp(t, j)
 		used, capacity := j.Fill()
 		if used <= capacity*3/4 {
 			t.Errorf("waits at %d of %d", used, capacity)
@@ -223,12 +233,7 @@ func TestCloseOfAFullJournal(t *testing.T) {
 		m := vfs.NewMemory(64 << 20)
 		j := created(t, m, func(o *Options) { o.Capacity = 4 * o.Segment })
 		var out outcomes
-		n := uint64(0)
-		for j.Durable() == LSN(n) {
-			n++
-			out.append(j, n, false)
-			synctest.Wait()
-		}
+		n := out.fillUp(t, j)
 		durable := j.Durable()
 		flushed := make(chan error, 1)
 		j.Flush(func(err error) { flushed <- err })
@@ -300,12 +305,7 @@ func TestFailEndsWhatWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := created(t, vfs.NewMemory(64<<20), func(o *Options) { o.Capacity = 4 * o.Segment })
 		var out outcomes
-		n := uint64(0)
-		for j.Durable() == LSN(n) {
-			n++
-			out.append(j, n, false)
-			synctest.Wait()
-		}
+		n := out.fillUp(t, j)
 		flushed := make(chan error, 1)
 		j.Flush(func(err error) { flushed <- err })
 		j.Fail(syscall.EREMOTEIO)
@@ -340,12 +340,7 @@ func TestNoSpaceForSegments(t *testing.T) {
 		m := vfs.NewMemory(3*segmentMin + 4096)
 		j := created(t, m)
 		var out outcomes
-		n := uint64(0)
-		for j.Durable() == LSN(n) {
-			n++
-			out.append(j, n, false)
-			synctest.Wait()
-		}
+		n := out.fillUp(t, j)
 		if used, capacity := j.Fill(); capacity != 3*segmentMin || used < 2*segmentMin {
 			t.Errorf("fill %d of %d", used, capacity)
 		}
