@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"petal/cluster/meta/metapb"
@@ -81,7 +82,7 @@ func (p port) Send(to placement.Server, body []byte) bool {
 	}
 }
 
-// realGroups are three groups on real clocks and committers.
+// realGroups are three groups with goroutines and committers.
 type realGroups struct {
 	t      *testing.T
 	ctx    context.Context
@@ -90,6 +91,7 @@ type realGroups struct {
 	mu     sync.Mutex
 	groups map[placement.Server]*Group
 	leased chan placement.Server
+	clock  bubbleClock
 }
 
 func (r *realGroups) of(id placement.Server) *Group {
@@ -108,7 +110,7 @@ func (r *realGroups) open(id placement.Server) *Group {
 			f()
 		}
 	})
-	g, err := OpenGroup(Config{FS: vfs.NewMemory(64 << 20), Dir: "meta", Self: id, Clock: times.Real{}, Times: times.Default(), Transport: port{r.wires, id, r.of},
+	g, err := OpenGroup(Config{FS: vfs.NewMemory(64 << 20), Dir: "meta", Self: id, Clock: r.clock, Times: times.Default(), Transport: port{r.wires, id, r.of},
 		Rand: rand.New(rand.NewPCG(uint64(id), 1)), Wall: time.Now, Background: func(f func()) { go f() },
 		OnLease: func(until time.Duration, _ uint64) {
 			select {
@@ -181,12 +183,22 @@ func (r *realGroups) close() {
 	r.ports.Wait()
 }
 
-// TestGroupsForReal runs three groups on real clocks and committers, with many
-// callers at a time; under the race detector it sees what virtual time can't.
-func TestGroupsForReal(t *testing.T) {
+// bubbleClock is the time of the test's bubble (see testing/synctest).
+type bubbleClock struct{ began time.Time }
+
+func (c bubbleClock) Now() time.Duration { return time.Since(c.began) }
+
+func (bubbleClock) AfterFunc(d time.Duration, f func()) times.Timer { return time.AfterFunc(d, f) }
+
+// TestGroupsForReal runs three groups with real goroutines and committers, and many
+// callers at a time; under the race detector it sees what a single thread can't. Only
+// time is virtual: on a machine that stands still nobody would have a majority.
+func TestGroupsForReal(t *testing.T) { synctest.Test(t, groupsForReal) }
+
+func groupsForReal(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	r := &realGroups{t: t, ctx: ctx, wires: &wires{boxes: map[placement.Server]chan func(){}}, groups: map[placement.Server]*Group{}, leased: make(chan placement.Server, 100)}
+	r := &realGroups{t: t, ctx: ctx, wires: &wires{boxes: map[placement.Server]chan func(){}}, groups: map[placement.Server]*Group{}, leased: make(chan placement.Server, 100), clock: bubbleClock{time.Now().Add(-time.Hour)}}
 	g := r.open(1)
 	id := ID{1}
 	if err := g.Bootstrap(&metapb.Init{ClusterId: id[:], ServerName: "n1", Release: Release}); err != nil {

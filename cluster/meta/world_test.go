@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"petal/cluster/meta/metapb"
@@ -440,10 +441,12 @@ func (w *world) sameState() {
 	}
 }
 
-// TestGroupForReal runs a group with a journal and a clock of its own.
-func TestGroupForReal(t *testing.T) {
+// TestGroupForReal runs a group with a journal and goroutines of its own.
+func TestGroupForReal(t *testing.T) { synctest.Test(t, groupForReal) }
+
+func groupForReal(t *testing.T) {
 	fs := vfs.NewMemory(64 << 20)
-	cfg := Config{FS: fs, Dir: "meta", Self: 1, Clock: times.Real{}, Times: times.Default(), Transport: nobody{}, Rand: rand.New(rand.NewPCG(1, 1)), Wall: time.Now}
+	cfg := Config{FS: fs, Dir: "meta", Self: 1, Clock: bubbleClock{time.Now().Add(-time.Hour)}, Times: times.Default(), Transport: nobody{}, Rand: rand.New(rand.NewPCG(1, 1)), Wall: time.Now}
 	g, err := OpenGroup(cfg)
 	if err != nil {
 		t.Fatal(err)
