@@ -237,9 +237,8 @@ func (w *steadyWriter) run(v *Volume, r *rand.Rand, stop <-chan struct{}) {
 		select {
 		case <-stop:
 			return
-		default:
+		case <-time.After(writePause):
 		}
-		time.Sleep(writePause)
 		at, n := r.IntN(w.n), 1
 		if r.IntN(4) == 0 {
 			n = min(1+r.IntN(20), w.n-at)

@@ -70,7 +70,7 @@ func (p *memPort) run() {
 		a := p.queue[0]
 		p.queue = p.queue[1:]
 		p.mu.Unlock()
-		time.Sleep(time.Until(a.at)) // of virtual time, as a packet takes it
+		<-time.After(time.Until(a.at)) // of virtual time, as a packet takes it
 		a.do()
 	}
 }
