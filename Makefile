@@ -33,20 +33,21 @@ demo: build ## four nodes with a mirrored disk at iscsi://127.0.0.1:3260/iqn.202
 # The seeds of make test are the same from one run to the next, so that what is red
 # was made so by a change; make sim and make soak take fresh ones.
 test: SIMFIRST = 1000000
+test: export RAPID_SEED = 1
 test: deps lint unit race sim integration ## everything that CI runs, under 20 minutes on two cores
 
 deps: ## the Debian packages that the tests use (installs them when root)
 	@packaging/deps.sh
 
 unit: ## unit tests, with the dear invariants checked
-	go test -tags invariants $$(go list ./... | grep -v appliance/integration)
+	go test -timeout 30m -tags invariants $$(go list ./... | grep -v appliance/integration)
 
 race: ## unit tests of what runs concurrently, under the race detector
 	@command -v cc >/dev/null || { echo "SKIPPED: the race detector needs a C compiler (apt install gcc libc6-dev)" >&2; exit 0; }; \
-	CGO_ENABLED=1 go test -race -short $$(go list $(RACE) | grep -v -e appliance/integration -e appliance/benchtab -e target/peers -e cluster/sim -e cluster/explore)
+	CGO_ENABLED=1 go test -timeout 30m -race -short $$(go list $(RACE) | grep -v -e appliance/integration -e appliance/benchtab -e target/peers -e cluster/sim -e cluster/explore)
 
 integration: build ## bin/petal as real processes, with real initiators
-	PETAL_BIN=$(CURDIR)/bin/petal go test -count=1 -timeout 15m -v ./appliance/integration | grep -v -e '^=== ' -e '^    --- PASS'; exit $${PIPESTATUS[0]}
+	PETAL_BIN=$(CURDIR)/bin/petal go test -count=1 -timeout 30m -v ./appliance/integration | grep -v -e '^=== ' -e '^    --- PASS'; exit $${PIPESTATUS[0]}
 
 sim: ## whole clusters in one process: fresh seeds for SIMTIME=3m, or one again with SEED=n
 ifdef SEED
@@ -59,7 +60,7 @@ bench: build ## petal beside tgtd and gotgt, alternating; BENCHTIME=10s a job; N
 	go run ./appliance/benchtab -petal bin/petal -time $(BENCHTIME) -nodes $(NODES) $(if $(ONLY),-only '$(ONLY)')
 
 soak: build ## nodes are killed, stopped, paused, cut off, 100 kills at least, and slowed down under verified load, and fresh seeds; SOAKTIME=1h for each
-	PETAL_BIN=$(CURDIR)/bin/petal PETAL_SOAK=$(SOAKTIME) go test -count=1 -timeout 0 -v -run 'TestKillUnderLoad|TestKills$$|TestSlowDisk' ./appliance/integration
+	PETAL_BIN=$(CURDIR)/bin/petal PETAL_SOAK=$(SOAKTIME) go test -count=1 -timeout 0 -v -run 'TestNodeDeath|TestWithoutQuorum|TestKillUnderLoad|TestKills$$|TestSlowDisk' ./appliance/integration
 	$(MAKE) sim SIMTIME=$(SOAKTIME)
 	PETAL_SOAK=1 go test -count=1 -timeout 0 -v -run TestLarge ./cluster/explore
 
