@@ -19,6 +19,8 @@ import (
 	"petal/appliance/api"
 	"petal/target/initiator"
 	"petal/target/initiator/load"
+	"petal/target/iscsi"
+	"petal/target/scsi"
 )
 
 // The cluster's promises, on four real processes with a verified load through
@@ -372,7 +374,8 @@ func (d *demo) wantWhole(node int) {
 }
 
 // TestPaths: discovery through any node names all of them, every node gives the
-// same pages but for the ports, and libiscsi's multipath tests pass over two.
+// same pages but for the ports, libiscsi's multipath tests pass over two, and who is
+// logged in at one hears of a reset through another.
 func TestPaths(t *testing.T) {
 	need(t, "iscsi-test-cu", "libiscsi-bin")
 	d := startCluster(t, t.TempDir(), "--size", "256MiB", "--scale", "3") // libiscsi would not survive a lapse
@@ -390,12 +393,22 @@ func TestPaths(t *testing.T) {
 			t.Errorf("page %s differs:\n%s\n%s", page, first, other)
 		}
 	}
-	for _, suite := range []string{"MultipathIO", "CompareAndWrite", "ProutPreempt"} {
+	for _, suite := range []string{"MultipathIO.Simple", "MultipathIO.CompareAndWrite", "MultipathIO.CompareAndWriteAsync", "CompareAndWrite", "ProutPreempt"} {
 		out := must(t, runLimit, "iscsi-test-cu", "--dataloss", "--normal", "--test=ALL."+suite, d.urlAt(2), d.urlAt(3))
 		if m := summary.FindStringSubmatch(out); m == nil || m[1] != m[2] || m[1] == "0" {
 			t.Errorf("%s:\n%s", suite, out)
 		}
 	}
+	a, b, ctx := d.disk(2), d.disk(3), context.Background()
+	if code, err := a.Session.Manage(ctx, iscsi.LogicalUnitReset, a.LUN); err != nil || code != iscsi.TaskFunctionComplete {
+		t.Errorf("reset: %v, %v", code, err)
+	}
+	eventually(t, healLimit, "who is logged in at n3 hears of the reset at n2", func() bool {
+		probe := initiator.Task{LUN: b.LUN, CDB: initiator.TestUnitReady()}
+		b.Session.Do(ctx, &probe)
+		sense, ok := scsi.ParseSense(probe.Sense)
+		return ok && sense.Key == scsi.KeyUnitAttention && sense.Code == scsi.CodeBusDeviceReset
+	})
 }
 
 // TestMembership: tokens that are wrong or used up, a node that is removed, and
