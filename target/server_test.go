@@ -153,6 +153,7 @@ func TestReinstatement(t *testing.T) {
 // one is left.
 func TestParallelLogins(t *testing.T) {
 	b := newBench(t, Config{})
+	b.server.sessions.patience = patience // the last in line waits for all others
 	var all sync.WaitGroup
 	for range 16 {
 		i := dial(t, b.address)

@@ -19,6 +19,8 @@ type output struct {
 	sending bool
 	try     *iscsi.TryFlusher // nil where the connection has no descriptor (net.Pipe)
 	header  iscsi.BHS
+	// last: these are the last words; limited: they have been waited for.
+	last, limited bool
 }
 
 // batch is PDUs on their way out, with the tasks whose lent memory they refer
@@ -78,6 +80,7 @@ func (o *output) send(b *batch) {
 	all, err := o.attempt(b)
 	s.lock()
 	if !all && err == nil {
+		o.limit()
 		go o.sendRest(b)
 		return
 	}
@@ -156,7 +159,20 @@ func (o *output) backlogged() bool {
 	return o.sending && o.filling.Pending() > backlogMax
 }
 
-// deadline bounds how long the last words may take.
+// deadline bounds how long the last words may take, from when the connection
+// does not take them at once: a process that stood still for a moment still says
+// them.
 func (o *output) deadline() {
-	o.s.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
+	o.last = true
+	if o.sending {
+		o.limit()
+	}
+}
+
+// limit begins the time for the last words.
+func (o *output) limit() {
+	if o.last && !o.limited {
+		o.limited = true
+		o.s.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
+	}
 }

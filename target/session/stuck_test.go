@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +47,25 @@ func TestUnreadEnds(t *testing.T) {
 			t.Errorf("ends with %v", err)
 		}
 	})
+}
+
+// TestUnreadLastWords: an initiator that does not read may miss the last words,
+// and cannot put off the end for ever.
+func TestUnreadLastWords(t *testing.T) {
+	test := func(r *rig) {
+		r.s.Drop(errors.New("because"), time.Second, 0)
+		<-time.After(sendTimeout - 1)
+		synctest.Wait()
+		if len(r.result) > 0 {
+			t.Errorf("ends too soon with %v", <-r.result)
+		}
+		<-time.After(1)
+		if err := r.ended(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("ends with %v", err)
+		}
+	}
+	unread(t, 0, test)     // behind an answer that is stuck
+	inBubble(t, nil, test) // stuck themselves
 }
 
 // TestUnreadPing: an initiator that takes nothing and says nothing is dead.
