@@ -210,7 +210,9 @@ func crashLives(seed uint64, acts, at int, sum *Recovery) (more bool, err error)
 	if err := g.audit(); err != nil {
 		return false, err
 	}
-	return more, g.b.Close()
+	err = g.b.Close()
+	g.o.Cache.DropFamily(1)
+	return more, errors.Join(err, g.o.Pool.Close())
 }
 
 var discard = slog.New(slog.DiscardHandler)

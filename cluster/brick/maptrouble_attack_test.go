@@ -95,6 +95,8 @@ func TestMapFull(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		m.errno.Store(0) // or it would try for ever
+		g.b.Kill()
 	}
 }
 

@@ -1,6 +1,7 @@
 package brick
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -322,7 +323,9 @@ func memberLives(seed uint64, at int, sum *memberStats) (more bool, err error) {
 	if err := g.auditMember(); err != nil {
 		return false, err
 	}
-	return more, g.b.Close()
+	err = g.b.Close()
+	g.o.Cache.DropFamily(1)
+	return more, errors.Join(err, g.o.Pool.Close())
 }
 
 // auditMember is audit, with everything committed.

@@ -483,6 +483,9 @@ func (g *rig) reopen(change func(*Options)) error {
 	g.gate.Lock() // the old map's goroutines may not have ended yet
 	g.mem, g.peb, g.crashed, g.crashAt, g.calls, g.open = c.mem, c.peb, nil, 0, 0, nil
 	g.gate.Unlock()
+	if err := g.o.Pool.Discard(); err != nil { // the dead brick's
+		return err
+	}
 	g.options(change)
 	b, rec, err := Open(g.o)
 	if err != nil {
