@@ -148,7 +148,10 @@ func (w *world) leaseOracle() {
 // percent, nobody is excluded while it may serve; and once the trouble is over
 // everybody has a lease and the same state.
 func TestLeaseEndsBeforeExclusion(t *testing.T) {
-	seeds := uint64(12)
+	seeds := uint64(8)
+	if testing.Short() {
+		seeds = 3
+	}
 	if n, err := strconv.Atoi(os.Getenv("PETAL_SEEDS")); err == nil {
 		seeds = uint64(n)
 	}

@@ -31,7 +31,10 @@ var (
 	offset atomic.Pointer[ahead]
 )
 
-func init() { offset.Store(&ahead{boot: bootTime() - time.Since(base)}) }
+func init() {
+	mono := time.Since(base) // read first: see renew
+	offset.Store(&ahead{boot: bootTime() - mono})
+}
 
 // Now reads CLOCK_BOOTTIME, or what amounts to it.
 func (Real) Now() time.Duration {

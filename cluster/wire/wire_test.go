@@ -340,7 +340,7 @@ func TestNoAllocations(t *testing.T) {
 		m := filled(k, pool)
 		b := make([]byte, 0, 1<<10)
 		var got Message
-		if n := testing.AllocsPerRun(100, func() {
+		if n := testing.AllocsPerRun(2000, func() {
 			b = m.Append(b[:0])
 			if got.Decode(b[:len(b)-len(m.Body)]) != nil || m.Check() != nil || !m.Verify() {
 				t.Fatal(k)
