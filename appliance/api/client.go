@@ -67,10 +67,10 @@ func (c *Client) call(ctx context.Context, method, path string, body, answer any
 	if err != nil {
 		var e *Error
 		switch {
+		case context.Cause(ctx) == errSilent: // whatever it was that took so long, connecting included
+			return &Error{Kind: Unreachable, Message: fmt.Sprintf("the node has not answered for %v", c.patience), Advice: "its process is stopped, or hangs: look at it and its log, or ask another node"}
 		case errors.As(err, &e):
 			return e
-		case context.Cause(ctx) == errSilent:
-			return &Error{Kind: Unreachable, Message: fmt.Sprintf("the node has not answered for %v", c.patience), Advice: "its process is stopped, or hangs: look at it and its log, or ask another node"}
 		}
 		return &Error{Kind: Unreachable, Message: fmt.Sprintf("the node broke off: %v", err), Advice: "see its log; it may be stopping"}
 	}

@@ -31,7 +31,7 @@ import (
 //	start DIR      a node below DIR, at $PORT; PETAL_ADMIN then names it. It writes DIR.log
 //	halt DIR       SIGTERM, and wait
 //	crash DIR      SIGKILL, and wait
-//	login IQN      an initiator logs in and stays
+//	login IQN      an initiator logs in and stays, and comes back when it has lost its connection
 //	logout
 //	rot FILE       overwrite all of FILE with garbage
 //	newer FILE     make the superblock FILE one of format 99, with checksums that are right
@@ -112,7 +112,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(func() { n.cmd.Process.Kill(); <-n.ended })
 	ts.Setenv("PETAL_ADMIN", filepath.Join(dir, "admin.sock"))
 	client := api.NewClient(filepath.Join(dir, "admin.sock"))
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if _, err = client.Status(context.Background()); err == nil {
 			return
 		}
@@ -140,7 +140,7 @@ func cmdStop(sig syscall.Signal) func(*testscript.TestScript, bool, []string) {
 }
 
 func cmdLogin(ts *testscript.TestScript, neg bool, args []string) {
-	s, err := initiator.Dial(context.Background(), initiator.URL{Host: "127.0.0.1:" + ts.Getenv("PORT"), Target: args[0]}, initiator.Options{Name: "iqn.2026-11.petal:script"})
+	s, err := initiator.Dial(context.Background(), initiator.URL{Host: "127.0.0.1:" + ts.Getenv("PORT"), Target: args[0]}, initiator.Options{Name: "iqn.2026-11.petal:script", Reconnect: time.Minute})
 	ts.Check(err)
 	of(ts).session = s
 	ts.Defer(s.Close)
