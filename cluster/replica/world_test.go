@@ -42,6 +42,7 @@ type world struct {
 	lanes map[[3]uint32]time.Duration
 	epoch map[[2]placement.Server]int // of the connection of a pair
 	up    map[[2]placement.Server]bool
+	pools []*slab.Pool // of all lives
 }
 
 type event struct {
@@ -329,6 +330,11 @@ func newWorld(t *testing.T, seed uint64, n int, scheme placement.Scheme) *world 
 				n.audit()
 			}
 		}
+		for _, p := range w.pools {
+			if err := p.Discard(); err != nil {
+				t.Error(err)
+			}
+		}
 	})
 	w.grant()
 	return w
@@ -336,6 +342,7 @@ func newWorld(t *testing.T, seed uint64, n int, scheme placement.Scheme) *world 
 
 func (n *node) options() brick.Options {
 	n.pool = slab.New(64 << 20)
+	n.w.pools = append(n.w.pools, n.pool)
 	o := brick.Options{
 		Pool: n.pool, JournalBytes: 16 << 20, SegmentBytes: 2 << 20, CapacityBytes: 1 << 30, HoldPrepared: true,
 		Now: func() time.Time { return time.Unix(0, int64(n.w.now)) },
@@ -395,6 +402,7 @@ func (n *node) stop(power bool) {
 	n.alive = false
 	n.s.Close()
 	n.disk = n.disk.Crash(n.w.rng.Uint64())
+	n.brick.Kill()
 	n.w.wires()
 }
 
