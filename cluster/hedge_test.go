@@ -149,7 +149,11 @@ func TestHedgesArePaidFor(t *testing.T) {
 
 // Every read ends once, with the right data or none, whatever the copies do.
 func TestHedgesUnderTrouble(t *testing.T) {
-	for seed := range uint64(10) {
+	seeds := uint64(10)
+	if testing.Short() {
+		seeds = 2
+	}
+	for seed := range seeds {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		b := readBench(t, []placement.Server{1, 2, 3}, func(placement.Server, *wire.Message) (time.Duration, wire.Status) {
 			st := wire.OK

@@ -45,7 +45,11 @@ func TestVolumeTwin(t *testing.T) {
 		for _, writeBack := range []bool{false, true} {
 			for _, queued := range []bool{false, true} {
 				t.Run(fmt.Sprintf("block=%d,writeback=%t,queued=%t", blockSize, writeBack, queued), func(t *testing.T) {
-					for seed := range uint64(2) {
+					seeds := uint64(2)
+					if testing.Short() {
+						seeds = 1
+					}
+					for seed := range seeds {
 						volumeTwin(t, seed, blockSize, writeBack, queued)
 					}
 				})

@@ -211,7 +211,11 @@ func twinOn(v *Volume, twin []byte, base, seed uint64) error {
 func TestPowerLoss(t *testing.T) { virtual(t, powerLosses) }
 
 func powerLosses(t *testing.T) {
-	for seed := range uint64(30) {
+	seeds := uint64(20)
+	if testing.Short() {
+		seeds = 6
+	}
+	for seed := range seeds {
 		powerLoss(t, seed, seed%3 == 2)
 	}
 }
