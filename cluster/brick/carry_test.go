@@ -24,7 +24,7 @@ func carryRig(t *testing.T, masks []placement.Mask) (g *memberRig, held []*membe
 		}
 		held = append(held, o)
 	}
-	for i := range 1500 { // of 4 KiB and more, in a journal of 1 MiB
+	for i := range 600 { // of 4 KiB and more, in a journal of 1 MiB
 		o := g.enter(&memberOp{typ: typeWrite, key: placement.Key{Family: 1, Node: 1, Chunk: 8}, mask: placement.Span(g.rng.IntN(16), 1), stamp: placement.Stamp{Ver: 1, Seq: uint64(i + 1)}})
 		o.r = g.record(o)
 		if err := g.b.Append(o.r); err != nil {

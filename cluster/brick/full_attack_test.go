@@ -14,7 +14,7 @@ import (
 func TestFullAcrossCrash(t *testing.T) {
 	const left = 20
 	g := newRig(12, func(o *Options) { o.CapacityBytes = 0 })
-	g.mem = vfs.NewMemory(200 << 20)
+	g.mem = vfs.NewMemory(112 << 20)
 	g.options(func(o *Options) { o.CapacityBytes = 0 })
 	if err := g.start(); err != nil {
 		t.Fatal(err)

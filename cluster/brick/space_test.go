@@ -216,13 +216,17 @@ func TestReadersAgainstDestage(t *testing.T) {
 	b := openNew(t, o)
 	defer b.Close()
 	const chunks = 4
+	records := uint64(1500)
+	if testing.Short() {
+		records = 500
+	}
 	var last [chunks]atomic.Uint64 // number of the last record committed
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	for c := range chunks {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(c), 3))
-			for id := uint64(1); id <= 1500; id++ {
+			for id := uint64(1); id <= records; id++ {
 				k := placement.Key{Family: 1, Node: 1, Chunk: placement.Chunk(c)}
 				r := numbered(b, k, id, rng.IntN(3) == 0)
 				done := make(chan error, 1)
