@@ -39,6 +39,14 @@ type bench struct {
 // it sends none, unless cfg says when.
 func newBench(t testing.TB, cfg Config) *bench {
 	t.Helper()
+	b := newServer(t, cfg)
+	b.address = b.listen(1)
+	return b
+}
+
+// newServer makes a bench without a portal.
+func newServer(t testing.TB, cfg Config) *bench {
+	t.Helper()
 	if cfg.NopInterval == 0 {
 		cfg.NopInterval = -1
 	}
@@ -46,7 +54,6 @@ func newBench(t testing.TB, cfg Config) *bench {
 	b.useDisk(lun.NewMemoryDisk(64<<20, 512))
 	t.Cleanup(b.server.Close)
 	b.set(Target{})
-	b.address = b.listen(1)
 	return b
 }
 

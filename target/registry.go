@@ -34,18 +34,16 @@ type entry struct {
 
 // registry holds the sessions of a server. Safe for concurrent use.
 type registry struct {
-	mu       sync.Mutex
-	byTSIH   map[uint16]*entry // nil entry: given to a login under way
-	byNexus  map[nexus]*entry
-	last     uint16
-	patience time.Duration // of a login with the session that it reinstates
+	mu      sync.Mutex
+	byTSIH  map[uint16]*entry // nil entry: given to a login under way
+	byNexus map[nexus]*entry
+	last    uint16
 	// discovery are the discovery sessions, oldest first.
 	discovery []*entry
 }
 
 func (r *registry) init() {
 	r.byTSIH, r.byNexus = map[uint16]*entry{}, map[nexus]*entry{}
-	r.patience = reinstateTimeout
 }
 
 // connection returns the CID of the nexus' session.
@@ -85,7 +83,7 @@ func (r *registry) freeTSIH(tsih uint16) {
 // (section 6.3.5); add reports false if that took too long, and e is not
 // entered.
 func (r *registry) add(e *entry) bool {
-	limit := time.NewTimer(r.patience)
+	limit := time.NewTimer(reinstateTimeout)
 	defer limit.Stop()
 	for {
 		r.mu.Lock()

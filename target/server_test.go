@@ -152,27 +152,32 @@ func TestReinstatement(t *testing.T) {
 // TestParallelLogins of one initiator port: they take each other's place, and
 // one is left.
 func TestParallelLogins(t *testing.T) {
-	b := newBench(t, Config{})
-	b.server.sessions.patience = patience // the last in line waits for all others
-	var all sync.WaitGroup
-	for range 16 {
-		i := dial(t, b.address)
-		all.Go(func() {
-			defer func() { recover() }() // those who lose find their connection closed
-			var h iscsi.BHS
-			h.Reset(iscsi.OpLoginRequest)
-			l := h.LoginRequest()
-			h.SetImmediate(true)
-			l.SetTransit(true)
-			l.SetCSG(iscsi.StageOperational)
-			l.SetNSG(iscsi.StageFullFeature)
-			i.out.AppendBytes(&h, iscsi.AppendText(nil, []iscsi.Pair{{Key: "InitiatorName", Value: testInitiator}, {Key: "SessionType", Value: "Normal"}, {Key: "TargetName", Value: testTarget}}))
-			i.out.Flush(i.conn)
-			i.in.Next()
-		})
-	}
-	all.Wait()
-	b.wantSessions(1)
+	synctest.Test(t, func(t *testing.T) { // none waits too long for those before it
+		b, p := newServer(t, Config{}), newPipes()
+		b.server.Serve(p, Portal{TPGT: 1})
+		var all sync.WaitGroup
+		for range 16 {
+			i := p.dial(t)
+			defer i.conn.Close()
+			all.Go(func() {
+				var h iscsi.BHS
+				h.Reset(iscsi.OpLoginRequest)
+				l := h.LoginRequest()
+				h.SetImmediate(true)
+				l.SetTransit(true)
+				l.SetCSG(iscsi.StageOperational)
+				l.SetNSG(iscsi.StageFullFeature)
+				i.out.AppendBytes(&h, iscsi.AppendText(nil, []iscsi.Pair{{Key: "InitiatorName", Value: testInitiator}, {Key: "SessionType", Value: "Normal"}, {Key: "TargetName", Value: testTarget}}))
+				i.out.Flush(i.conn) // those who lose find their connection closed
+				i.in.Next()
+			})
+		}
+		all.Wait()
+		synctest.Wait()
+		if n := len(b.server.Sessions()); n != 1 {
+			t.Errorf("%d sessions are left", n)
+		}
+	})
 }
 
 func TestACL(t *testing.T) {
