@@ -93,7 +93,7 @@ func viewLinks(s *meta.State, gmap uint32) []linkView {
 		v.degraded = l.Degraded
 		for i, id := range s.LinkServers(v.id) {
 			m := placement.Member(i)
-			view := memberView{name: serverName(s, id), inSync: l.InSync.Has(m), filling: l.Filling.Has(m), blank: l.Blank.Has(m)}
+			view := memberView{name: s.NameOf(id), inSync: l.InSync.Has(m), filling: l.Filling.Has(m), blank: l.Blank.Has(m)}
 			if srv := s.Server(id); srv != nil {
 				view.down, view.failed = srv.Down, srv.Failed
 			}
@@ -101,14 +101,6 @@ func viewLinks(s *meta.State, gmap uint32) []linkView {
 		}
 	}
 	return slices.DeleteFunc(views, func(v linkView) bool { return v.buckets == 0 })
-}
-
-// serverName is what people call a server.
-func serverName(s *meta.State, id placement.Server) string {
-	if srv := s.Server(id); srv != nil {
-		return srv.Name
-	}
-	return fmt.Sprintf("server %d", id)
 }
 
 // judge works out a disk's health from its links.

@@ -175,7 +175,7 @@ func (a *appliance) Events(_ context.Context, after uint64) ([]api.Event, error)
 		}
 		x := api.Event{Number: e.Number, Time: e.Time, Kind: e.Kind, Text: e.Text}
 		if e.Server != 0 {
-			x.Node = serverName(s, e.Server)
+			x.Node = s.NameOf(e.Server)
 		}
 		out = append(out, x)
 	}
@@ -203,10 +203,10 @@ func (a *appliance) clusterStatus(s *meta.State) api.Cluster {
 	out := api.Cluster{ID: uuid(s.ClusterID()), Name: s.Name(), Voters: []string{}, Quorum: agreed.Quorum, Lease: a.node.Leased(), CutOff: a.node.CutOff(),
 		Alone: a.conf.Cluster.Listen == "", Plain: a.conf.Cluster.Listen != "" && a.conf.Cluster.Plain, Release: s.Release()}
 	if agreed.Leader != 0 {
-		out.Leader = serverName(s, agreed.Leader)
+		out.Leader = s.NameOf(agreed.Leader)
 	}
 	for _, id := range s.Conf().Voters {
-		out.Voters = append(out.Voters, serverName(s, id))
+		out.Voters = append(out.Voters, s.NameOf(id))
 	}
 	for _, srv := range s.Servers() {
 		if out.Nodes++; srv.Down.IsZero() && srv.Incarnation > 0 {

@@ -25,7 +25,7 @@ func viewVotes(s *meta.State) []voteView {
 	var out []voteView
 	for _, id := range s.Conf().Voters {
 		srv := s.Server(id)
-		out = append(out, voteView{serverName(s, id), srv == nil || !srv.Down.IsZero()})
+		out = append(out, voteView{s.NameOf(id), srv == nil || !srv.Down.IsZero()})
 	}
 	return out
 }
@@ -96,7 +96,7 @@ func spareVoters(s *meta.State) bool {
 func voterAddresses(s *meta.State) string {
 	var out []string
 	for _, id := range s.Conf().Voters {
-		text := serverName(s, id)
+		text := s.NameOf(id)
 		if srv := s.Server(id); srv != nil && len(srv.Addresses) > 0 {
 			text += " (" + strings.Join(srv.Addresses, ", ") + ")"
 		}

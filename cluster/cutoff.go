@@ -63,11 +63,7 @@ func (n *Node) liveChanged(ids []placement.Server, better bool) {
 
 func (n *Node) names(ids []placement.Server) (out []string) {
 	for _, id := range ids {
-		name := fmt.Sprintf("server %d", id)
-		if v := n.State().Server(id); v != nil {
-			name = v.Name
-		}
-		out = append(out, name)
+		out = append(out, n.State().NameOf(id))
 	}
 	return out
 }

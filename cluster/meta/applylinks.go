@@ -110,7 +110,7 @@ func (n *State) reconfigure(c *metapb.Reconfigure) error {
 			if out[v.ID] > 1 {
 				links = fmt.Sprintf("%d links go", out[v.ID])
 			}
-			n.event("link", v.ID, "%s on without server %s: %s", links, n.label(v.ID), why)
+			n.event("link", v.ID, "%s on without server %s: %s", links, n.NameOf(v.ID), why)
 		}
 	}
 	if heads > 0 {
@@ -129,14 +129,14 @@ func (n *State) mark(down, up []uint32) {
 		if srv, err := n.serverForChange(id); err == nil && srv.Down.IsZero() {
 			srv.Down = unixMs(max(n.now, 1))
 			n.servers[srv.ID] = srv
-			n.event("member", srv.ID, "server %s does not answer", n.label(srv.ID))
+			n.event("member", srv.ID, "server %s does not answer", n.NameOf(srv.ID))
 		}
 	}
 	for _, id := range up {
 		if srv, err := n.serverForChange(id); err == nil && !srv.Down.IsZero() {
 			srv.Down = unixMs(0)
 			n.servers[srv.ID] = srv
-			n.event("member", srv.ID, "server %s answers again", n.label(srv.ID))
+			n.event("member", srv.ID, "server %s answers again", n.NameOf(srv.ID))
 		}
 	}
 }
@@ -163,17 +163,17 @@ func (n *State) fence(c *metapb.Fence) error {
 	who := n.LinkServers(l.ID)[m]
 	if c.Lift {
 		if !l.Fenced.Has(m) {
-			return refuse(ErrNotFound, linkThing(l.ID), fmt.Sprintf("%s is not fenced there", n.label(who)), "")
+			return refuse(ErrNotFound, linkThing(l.ID), fmt.Sprintf("%s is not fenced there", n.NameOf(who)), "")
 		}
 		n.renew(l)
 		return nil
 	}
 	if !l.InSync.Has(m) || l.Fenced|placement.Members(0).With(m) == l.InSync|l.Fenced {
-		return refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("%s is its only member in sync", n.label(who)), "")
+		return refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("%s is its only member in sync", n.NameOf(who)), "")
 	}
 	l.Fenced = l.Fenced.With(m)
 	n.links[l.ID] = l
-	n.event("link", who, "%s is taken from server %s: %s", linkThing(l.ID), n.label(who), c.Reason)
+	n.event("link", who, "%s is taken from server %s: %s", linkThing(l.ID), n.NameOf(who), c.Reason)
 	return nil
 }
 
@@ -204,13 +204,13 @@ func (n *State) rejoined(c *metapb.Rejoined) error {
 			l.Filling = l.Filling.With(m)
 			n.judge(l)
 			n.links[l.ID] = l
-			n.event("link", who, "server %s has lost a part of %s and copies it from the others", n.label(who), linkThing(l.ID))
+			n.event("link", who, "server %s has lost a part of %s and copies it from the others", n.NameOf(who), linkThing(l.ID))
 		}
 		return nil
 	}
 	l.InSync, l.Filling = l.InSync.With(m), l.Filling.With(m)
 	n.renew(l)
-	n.event("link", who, "server %s takes part in %s again and copies what it misses", n.label(who), linkThing(l.ID))
+	n.event("link", who, "server %s takes part in %s again and copies what it misses", n.NameOf(who), linkThing(l.ID))
 	return nil
 }
 
@@ -234,7 +234,7 @@ func (n *State) filled(c *metapb.Filled) error {
 	l.Filling = l.Filling.Without(placement.Member(c.Member))
 	n.judge(l)
 	n.links[l.ID] = l
-	n.event("link", who, "server %s has all of %s", n.label(who), linkThing(l.ID))
+	n.event("link", who, "server %s has all of %s", n.NameOf(who), linkThing(l.ID))
 	return nil
 }
 
@@ -261,7 +261,7 @@ func (n *State) forceLink(c *metapb.ForceLink) error {
 	l.Blank = placement.MembersOf(len(servers)).Without(m)
 	l.InSync, l.Head = placement.Members(0).With(m), m
 	n.renew(l)
-	n.event("loss", servers[m], "%s was forced to server %s by %q: %s are lost", linkThing(l.ID), n.label(servers[m]), strings.ToValidUTF8(c.Who[:min(len(c.Who), maxWho)], ""), lost)
+	n.event("loss", servers[m], "%s was forced to server %s by %q: %s are lost", linkThing(l.ID), n.NameOf(servers[m]), strings.ToValidUTF8(c.Who[:min(len(c.Who), maxWho)], ""), lost)
 	return nil
 }
 
@@ -279,13 +279,13 @@ func (n *State) forcible(l *Link, m placement.Member, over []uint32) (lost strin
 		if i == int(m) || !alone && !l.InSync.Has(placement.Member(i)) {
 			continue
 		}
-		has = append(has, n.label(id))
+		has = append(has, n.NameOf(id))
 		switch {
 		case slices.Contains(over, uint32(id)):
 		case alone:
-			return "", refuse(ErrInUse, linkThing(l.ID), fmt.Sprintf("server %s may be alive, and have what server %s misses", n.label(id), n.label(servers[m])), "wait until it has caught up, or is taken for dead")
+			return "", refuse(ErrInUse, linkThing(l.ID), fmt.Sprintf("server %s may be alive, and have what server %s misses", n.NameOf(id), n.NameOf(servers[m])), "wait until it has caught up, or is taken for dead")
 		default:
-			return "", refuse(ErrInUse, linkThing(l.ID), fmt.Sprintf("server %s has all its data and may be alive", n.label(id)), "wait until it is taken for dead, or stop it")
+			return "", refuse(ErrInUse, linkThing(l.ID), fmt.Sprintf("server %s has all its data and may be alive", n.NameOf(id)), "wait until it is taken for dead, or stop it")
 		}
 	}
 	since, who := l.Degraded.Format("2006-01-02 15:04:05 MST"), strings.Join(has, ", ")
@@ -293,9 +293,9 @@ func (n *State) forcible(l *Link, m placement.Member, over []uint32) (lost strin
 	case alone:
 		return fmt.Sprintf("the blocks that it has not copied since %s, which only %s had,", since, who), nil
 	case l.InSync.Has(m):
-		return "", refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("server %s is in sync", n.label(servers[m])), "nothing needs to be forced: start it, and the link opens")
+		return "", refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("server %s is in sync", n.NameOf(servers[m])), "nothing needs to be forced: start it, and the link opens")
 	case l.Blank.Has(m):
-		return "", refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("what server %s has of it counts as nothing: its brick was replaced or set back, or another copy was taken for the truth", n.label(servers[m])),
+		return "", refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("what server %s has of it counts as nothing: its brick was replaced or set back, or another copy was taken for the truth", n.NameOf(servers[m])),
 			"force another server's copy, if `petal link list` shows one; else what lies there is lost: restore the disks from a backup into new ones")
 	}
 	return fmt.Sprintf("writes acknowledged since %s that only %s had", since, who), nil

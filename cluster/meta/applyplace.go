@@ -58,7 +58,7 @@ func (n *State) tooFew(kind placement.Scheme, present []*Server) error {
 	var gone []string
 	for _, v := range n.DataServers() {
 		if !slices.Contains(present, v) {
-			gone = append(gone, n.label(v.ID))
+			gone = append(gone, n.NameOf(v.ID))
 		}
 	}
 	if len(gone) == 0 {

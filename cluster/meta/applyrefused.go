@@ -35,7 +35,7 @@ func (n *State) attempt(cmd *metapb.Command, e *Error) (placement.Server, string
 		return 0, fmt.Sprintf("server %q was not let in", k.Join.Name)
 	case *metapb.Command_Start:
 		id := placement.Server(k.Start.Server)
-		return id, fmt.Sprintf("server %s may not start", n.label(id))
+		return id, fmt.Sprintf("server %s may not start", n.NameOf(id))
 	case *metapb.Command_Leave:
 		return 0, fmt.Sprintf("server %q was not removed", k.Leave.Name)
 	case *metapb.Command_ForceLink:

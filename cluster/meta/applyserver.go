@@ -49,8 +49,8 @@ func (n *State) enabled(cmd *metapb.Command) error {
 
 func serverThing(id placement.Server) string { return fmt.Sprintf("server %d", id) }
 
-// label names a server for people.
-func (n *State) label(id placement.Server) string {
+// NameOf names a server for people: by its number if it has no name or is no member.
+func (n *State) NameOf(id placement.Server) string {
 	if v := n.servers[id]; v != nil && v.Name != "" {
 		return v.Name
 	}

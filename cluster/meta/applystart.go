@@ -57,7 +57,7 @@ func (n *State) start(c *metapb.Start) error {
 	}
 	n.servers[srv.ID] = srv
 	n.reopenLinks(srv.ID, true)
-	n.event("member", srv.ID, "server %s starts (process %d)", n.label(srv.ID), srv.Incarnation)
+	n.event("member", srv.ID, "server %s starts (process %d)", n.NameOf(srv.ID), srv.Incarnation)
 	return nil
 }
 
@@ -75,7 +75,7 @@ const (
 // that are older were set back or replaced: what they hold is worth nothing.
 func (n *State) witness(srv *Server, c *metapb.Start, bricks []ID) (past pastOf, err error) {
 	const advice = "put back the cluster state that belongs to these bricks"
-	thing := fmt.Sprintf("the state that server %s is part of", n.label(srv.ID))
+	thing := fmt.Sprintf("the state that server %s is part of", n.NameOf(srv.ID))
 	if c.Witnessed > srv.Incarnation {
 		return 0, refuse(ErrOld, thing, fmt.Sprintf("it knows of %d starts, the bricks of %d: it is older than the data", srv.Incarnation, c.Witnessed), advice)
 	}
@@ -110,7 +110,7 @@ func (n *State) blank(srv *Server, past pastOf, acceptLoss bool) error {
 		if last := was&^l.Filling&^self == 0 && !l.Blank.Has(m); last {
 			only = append(only, id.String())
 			if old := placement.MembersOf(len(n.LinkServers(id))) &^ self &^ l.Blank; past == empty && was == self && old != 0 {
-				others = append(others, fmt.Sprintf("`petal link force %v --node %s --accept-loss`", id, n.label(n.LinkServers(id)[old.First()])))
+				others = append(others, fmt.Sprintf("`petal link force %v --node %s --accept-loss`", id, n.NameOf(n.LinkServers(id)[old.First()])))
 			}
 		}
 		switch {
@@ -128,7 +128,7 @@ func (n *State) blank(srv *Server, past pastOf, acceptLoss bool) error {
 			n.links[id] = &l
 		}
 	}
-	thing := fmt.Sprintf("the bricks of server %s", n.label(srv.ID))
+	thing := fmt.Sprintf("the bricks of server %s", n.NameOf(srv.ID))
 	switch {
 	case len(others) > 0:
 		return refuse(ErrOld, thing, fmt.Sprintf("they are empty, and of what they held other servers still have copies that lack the last writes only, or what they had not copied yet when they fell out (%d links): to begin with empty bricks would throw these away", len(others)),
@@ -137,9 +137,9 @@ func (n *State) blank(srv *Server, past pastOf, acceptLoss bool) error {
 		return refuse(ErrOld, thing, fmt.Sprintf("they are older than they were or not the same, and nobody else has all of links %s: acknowledged writes would be lost", someOf(only)),
 			"put back the right disks, or accept the loss: `petal serve --accept-loss`, or `petal link force` on another copy (`petal link list`)")
 	case len(only) > 0:
-		n.event("loss", srv.ID, "bricks of server %s are older than they were or not the same, and nobody else had all of links %s: accepted as loss; older data of the other servers is given up, too", n.label(srv.ID), someOf(only))
+		n.event("loss", srv.ID, "bricks of server %s are older than they were or not the same, and nobody else had all of links %s: accepted as loss; older data of the other servers is given up, too", n.NameOf(srv.ID), someOf(only))
 	}
-	n.event("link", srv.ID, "bricks of server %s are older than they were or not the same: what they hold counts as nothing and is copied anew", n.label(srv.ID))
+	n.event("link", srv.ID, "bricks of server %s are older than they were or not the same: what they hold counts as nothing and is copied anew", n.NameOf(srv.ID))
 	return nil
 }
 
@@ -190,7 +190,7 @@ func (n *State) brickFailed(c *metapb.BrickFailed) error {
 	}
 	srv.Failed = unixMs(max(n.now, 1))
 	n.servers[srv.ID] = srv
-	n.event("brick", srv.ID, "the brick of server %s has failed, and is served no more until the server is started again: %s", n.label(srv.ID), c.Why)
+	n.event("brick", srv.ID, "the brick of server %s has failed, and is served no more until the server is started again: %s", n.NameOf(srv.ID), c.Why)
 	return nil
 }
 
@@ -213,7 +213,7 @@ func (n *State) reopen(c *metapb.Reopen) error {
 		return n.reopenLink(srv.ID, c)
 	}
 	n.reopenLinks(srv.ID, false)
-	n.event("lease", srv.ID, "server %s has a lease again after it had lapsed", n.label(srv.ID))
+	n.event("lease", srv.ID, "server %s has a lease again after it had lapsed", n.NameOf(srv.ID))
 	return nil
 }
 
@@ -225,7 +225,7 @@ func (n *State) reopenLink(server placement.Server, c *metapb.Reopen) error {
 		return err
 	}
 	if _, member := n.MemberOf(l.ID, server); !member {
-		return refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("server %s is no member of it", n.label(server)), "")
+		return refuse(ErrInvalid, linkThing(l.ID), fmt.Sprintf("server %s is no member of it", n.NameOf(server)), "")
 	}
 	n.renew(l)
 	return nil

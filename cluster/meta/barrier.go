@@ -111,7 +111,7 @@ func (n *State) completeBarrier(c *metapb.CompleteBarrier) error {
 		l := n.LinkInfo(open)
 		for m, srv := range n.LinkServers(open) {
 			if l.InSync.Has(placement.Member(m)) && !slices.Contains(c.Over, uint32(srv)) {
-				return refuse(ErrNotYet, "barrier of "+diskThing(d.Name), fmt.Sprintf("%s: no answer under version %d from all in sync, and server %s may hold a lease", linkThing(open), l.Ver, n.label(srv)), "")
+				return refuse(ErrNotYet, "barrier of "+diskThing(d.Name), fmt.Sprintf("%s: no answer under version %d from all in sync, and server %s may hold a lease", linkThing(open), l.Ver, n.NameOf(srv)), "")
 			}
 		}
 		n.renew(&l)

@@ -148,7 +148,7 @@ func (v *situation) fence() *metapb.Fence {
 			victim, who, other = c.from, c.by, c.on
 		}
 		return &metapb.Fence{Gmap: c.link.GMap, Position: c.link.Position, Ver: c.ver, Member: uint32(victim),
-			Reason: fmt.Sprintf("it and server %s can't reach each other", v.state.label(other)) + v.others(who, other)}
+			Reason: fmt.Sprintf("it and server %s can't reach each other", v.state.NameOf(other)) + v.others(who, other)}
 	}
 	return nil
 }

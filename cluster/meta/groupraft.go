@@ -339,9 +339,9 @@ func (n *State) setConf(c Conf) {
 	for _, v := range n.Servers() {
 		switch {
 		case c.Voter(v.ID) && !old.Voter(v.ID):
-			n.event("voter", v.ID, "server %s votes", n.label(v.ID))
+			n.event("voter", v.ID, "server %s votes", n.NameOf(v.ID))
 		case !c.Voter(v.ID) && old.Voter(v.ID):
-			n.event("voter", v.ID, "server %s no longer votes", n.label(v.ID))
+			n.event("voter", v.ID, "server %s no longer votes", n.NameOf(v.ID))
 		}
 	}
 	n.forget()

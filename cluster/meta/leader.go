@@ -296,7 +296,7 @@ func (g *Group) admit(p *metapb.Proposal) (changed bool, err error) {
 		// It could not serve, and would be taken out again at once.
 		id := linkID(k.Rejoined.Gmap, k.Rejoined.Position)
 		if servers := g.view.LinkServers(id); int(k.Rejoined.Member) < len(servers) && !g.live(servers[k.Rejoined.Member]) {
-			return false, refuse(ErrNotYet, linkThing(id), g.view.label(servers[k.Rejoined.Member])+" has no lease", "")
+			return false, refuse(ErrNotYet, linkThing(id), g.view.NameOf(servers[k.Rejoined.Member])+" has no lease", "")
 		}
 	case *metapb.Command_ForceLink:
 		k.ForceLink.Over = numbers(g.overServers())

@@ -122,7 +122,7 @@ func (g *Group) noteJump(by time.Duration) {
 		return
 	}
 	l.jumped = g.now()
-	g.note("clock", fmt.Sprintf("a clock of server %s jumped by %v: it gives up its lease and serves again under the next; see what sets its time", g.view.label(g.cfg.Self), by.Round(time.Millisecond)))
+	g.note("clock", fmt.Sprintf("a clock of server %s jumped by %v: it gives up its lease and serves again under the next; see what sets its time", g.view.NameOf(g.cfg.Self), by.Round(time.Millisecond)))
 }
 
 // endLease ends the lease if it is over.

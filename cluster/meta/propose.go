@@ -227,16 +227,16 @@ func (g *Group) failProposals(err error) {
 func (g *Group) noQuorum() error {
 	why := "it knows of no leader"
 	if lead := g.leaderID(); lead != 0 {
-		why = fmt.Sprintf("server %s leads, and did not answer", g.view.label(lead))
+		why = fmt.Sprintf("server %s leads, and did not answer", g.view.NameOf(lead))
 		if lead == g.cfg.Self {
 			why = "it leads, and the other voters do not answer"
 		}
 	}
 	var names []string
 	for _, id := range g.view.conf.Voters {
-		names = append(names, g.view.label(id))
+		names = append(names, g.view.NameOf(id))
 	}
-	return refuse(ErrNoQuorum, "server "+g.view.label(g.cfg.Self), fmt.Sprintf("%s; most of the voters %s must be up and in touch", why, someOf(names)),
+	return refuse(ErrNoQuorum, "server "+g.view.NameOf(g.cfg.Self), fmt.Sprintf("%s; most of the voters %s must be up and in touch", why, someOf(names)),
 		"see `petal cluster status` there; the command may still take effect")
 }
 
