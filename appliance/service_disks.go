@@ -85,6 +85,11 @@ func (a *appliance) ChangeDisk(ctx context.Context, name string, c api.DiskChang
 		return api.Disk{}, refusal(&meta.Error{Kind: meta.ErrNoQuorum, Thing: "node " + a.conf.Node.Name, Why: "nothing can be changed here now",
 			Advice: "see `petal cluster status`; most of the voters must be up and in touch"})
 	}
+	if d := a.node.State().Disk(name); c.Size != nil && d != nil && *c.Size < d.Size && c.Shrink && !c.Force {
+		if err := a.idle(ctx, fmt.Sprintf("disk %q", name), func(s *meta.State) []string { return exportingTargets(s, d.ID) }); err != nil {
+			return api.Disk{}, err
+		}
+	}
 	_, err := a.node.UpdateDisk(ctx, name, cluster.DiskChange{Size: c.Size, Shrink: c.Shrink, WriteBack: c.WriteBack, ReadOnly: c.ReadOnly})
 	if err := a.changed(err); err != nil {
 		return api.Disk{}, err

@@ -41,6 +41,7 @@ type NewDisk struct {
 type DiskChange struct {
 	Size      *uint64 `json:"size,omitempty" doc:"bytes"`
 	Shrink    bool    `json:"shrink,omitempty" doc:"a smaller size is meant: what lies beyond is lost"`
+	Force     bool    `json:"force,omitempty" doc:"shrink it even if initiators use it"`
 	WriteBack *bool   `json:"write_back,omitempty"`
 	ReadOnly  *bool   `json:"read_only,omitempty"`
 }

@@ -46,7 +46,7 @@ func runBrickCheck(c *call) error {
 			r.Path, r.Entries, r.Extents, r.Blocks, r.Records, r.Found, r.Seconds)
 	})
 	if err == nil && r.Found > 0 {
-		err = hinted{fmt.Errorf("%w: %d problems in %s", errDamage, r.Found, r.Path), "blocks named here read with MEDIUM ERROR until they are written anew; all others are sound"}
+		err = hinted{fmt.Errorf("%w: %d problems in %s", errDamage, r.Found, r.Path), "the blocks named here are read from another copy where the disk is mirrored, and with MEDIUM ERROR elsewhere, until they are written anew; all others are sound"}
 	}
 	return err
 }

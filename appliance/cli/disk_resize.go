@@ -12,8 +12,11 @@ func (s streams) diskResize() *cli.Command {
 	return s.command(spec{
 		name: "resize", usage: "grow a disk, or shrink it", args: "NAME SIZE",
 		description: "Initiators are told at once (CAPACITY DATA HAS CHANGED); most need a rescan to use it.",
-		flags:       nodeFlags(&cli.BoolFlag{Name: "shrink", Usage: "SIZE may be smaller: the data beyond it is lost"}),
-		run:         runDiskResize,
+		flags: nodeFlags(
+			&cli.BoolFlag{Name: "shrink", Usage: "SIZE may be smaller: the data beyond it is lost"},
+			&cli.BoolFlag{Name: "force", Usage: "shrink it even if initiators use it"},
+		),
+		run: runDiskResize,
 	})
 }
 
@@ -22,7 +25,7 @@ func runDiskResize(c *call) error {
 	if err != nil {
 		return err
 	}
-	d, err := c.node().ChangeDisk(c.Context.Context, c.Args().First(), api.DiskChange{Size: &bytes, Shrink: c.Bool("shrink")})
+	d, err := c.node().ChangeDisk(c.Context.Context, c.Args().First(), api.DiskChange{Size: &bytes, Shrink: c.Bool("shrink"), Force: c.Bool("force")})
 	if err != nil {
 		return err
 	}

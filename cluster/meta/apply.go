@@ -168,9 +168,17 @@ func (n *State) updateDisk(c *metapb.UpdateDisk) error {
 		d.VVer++
 	}
 	if c.WriteBack != nil {
+		if *c.WriteBack != d.WriteBack {
+			how := map[bool]string{true: "before they are durable", false: "when they are durable"}
+			n.event("disk", 0, "writes to disk %s are acknowledged %s now", d.Name, how[*c.WriteBack])
+		}
 		d.WriteBack = *c.WriteBack
 	}
 	if c.ReadOnly != nil {
+		if *c.ReadOnly != d.ReadOnly {
+			how := map[bool]string{true: "refuses", false: "takes"}
+			n.event("disk", 0, "disk %s %s writes now", d.Name, how[*c.ReadOnly])
+		}
 		d.ReadOnly = *c.ReadOnly
 		d.VVer++
 	}
@@ -358,7 +366,11 @@ func (n *State) setACL(c *metapb.SetAcl) error {
 		return err
 	}
 	t.ACL = slices.Clone(c.Acl)
-	n.event("target", 0, "who may log in to %s is changed: %d initiators are named", t.Name, len(t.ACL))
+	if len(t.ACL) == 0 {
+		n.event("target", 0, "every initiator may log in to %s", t.Name)
+	} else {
+		n.event("target", 0, "who may log in to %s is changed: %d are named", t.Name, len(t.ACL))
+	}
 	n.targets[t.Name] = t
 	return nil
 }
@@ -370,7 +382,7 @@ func (n *State) setCHAP(c *metapb.SetChap) error {
 	}
 	if c.Target == "" {
 		n.discovery = account
-		n.event("target", 0, "the CHAP names and secrets of discovery are changed")
+		n.event("target", 0, "%s", chapText("discovery", account))
 		return nil
 	}
 	t, err := n.targetForChange(c.Target)
@@ -378,9 +390,17 @@ func (n *State) setCHAP(c *metapb.SetChap) error {
 		return err
 	}
 	t.CHAP = account
-	n.event("target", 0, "the CHAP names and secrets of %s are changed", t.Name)
+	n.event("target", 0, "%s", chapText(t.Name, account))
 	n.targets[t.Name] = t
 	return nil
+}
+
+// chapText says for the diary what a change of CHAP means.
+func chapText(where string, c CHAP) string {
+	if !c.Enabled() {
+		return where + " asks for no CHAP any more"
+	}
+	return "the CHAP names and secrets of " + where + " are changed"
 }
 
 func (n *State) swapReservation(c *metapb.SwapReservation) error {

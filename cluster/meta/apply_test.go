@@ -252,12 +252,19 @@ func TestLeave(t *testing.T) {
 	s = clusterOf(t, 3)
 	refused(t, s, leave("n1"), ErrInUse, "only voter", "agreed on")
 	s = s.with(t, diskOf("a", 1, "mirror"))
-	refused(t, s, leave("n3"), ErrInUse, "copies of disks a")
+	s = s.with(t, diskOf("b", 2, "mirror3")) // of which n3 is to hold no last copy
+	refused(t, s, leave("n3"), ErrInUse, "copies of disks a, b")
+	if only := s.DisksOnlyOn(3); only != "no disk" {
+		t.Errorf("n3 alone has %s", only)
+	}
 	l := s.LinksOf(3)[0]
 	m, _ := s.MemberOf(l, 3)
 	s = s.with(t, reconfigure(s, l, placement.Members(0).With(m), m))
-	refused(t, s, leave("n3"), ErrInUse, "last copy of 1 of its 2 links", "disks a would be lost")
-	s = s.with(t, deleteCmd("a"))
+	refused(t, s, leave("n3"), ErrInUse, "last copy of 1 of its 5 links", "disks a would be lost")
+	if only := s.DisksOnlyOn(3); only != "disks a" {
+		t.Errorf("n3 alone has %s", only)
+	}
+	s = s.with(t, deleteCmd("a")).with(t, deleteCmd("b"))
 	s.conf.Learners = []placement.Server{2, 3}
 	s = s.with(t, leave("n3"))
 	if v := s.Server(3); v == nil || !v.Leaving {
@@ -419,10 +426,11 @@ func TestTwoMachinesOfOneName(t *testing.T) {
 func TestForceLink(t *testing.T) {
 	s := clusterOf(t, 2).with(t, diskOf("a", 1, "mirror"))
 	l := placement.LinkID{GMap: 1, Position: 0}
-	s = s.with(t, reconfigure(s, l, 1, 0)) // member 0 alone
 	force := func(accept bool, over ...uint32) *metapb.Command {
 		return &metapb.Command{UnixMs: 99, Kind: &metapb.Command_ForceLink{ForceLink: &metapb.ForceLink{Gmap: 1, Position: 0, Member: 1, AcceptLoss: accept, Over: over, Who: "root"}}}
 	}
+	refused(t, s, force(true), ErrInvalid, "it is whole", "nothing needs to be forced")
+	s = s.with(t, reconfigure(s, l, 1, 0)) // member 0 alone
 	owner := uint32(s.LinkServers(l)[0])
 	refused(t, s, force(true), ErrInUse, "may be alive")
 	refused(t, s, force(false, owner), ErrInvalid, "1970-01-01 00:00:00 UTC", "would be lost", "--accept-loss")
@@ -498,7 +506,7 @@ func TestEvents(t *testing.T) {
 func TestChangesAreTold(t *testing.T) {
 	s := clusterOf(t, 1)
 	const iqn = "iqn.2026-11.petal:a"
-	size := uint64(2 << 20)
+	size, yes := uint64(2<<20), true
 	for _, c := range []struct {
 		cmd  *metapb.Command
 		want string
@@ -507,8 +515,12 @@ func TestChangesAreTold(t *testing.T) {
 		{&metapb.Command{Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: "d", Size: &size}}}, "disk d of 1048576 bytes has 2097152 now"},
 		{&metapb.Command{Kind: &metapb.Command_CreateTarget{CreateTarget: &metapb.CreateTarget{Name: iqn}}}, "target " + iqn + " is made"},
 		{&metapb.Command{Kind: &metapb.Command_MapLun{MapLun: &metapb.MapLun{Target: iqn, Disk: "d", Number: 3}}}, "disk d is LUN 3 of " + iqn},
-		{&metapb.Command{Kind: &metapb.Command_SetAcl{SetAcl: &metapb.SetAcl{Target: iqn, Acl: []string{"iqn.2026-11.host:a"}}}}, "who may log in to " + iqn + " is changed: 1 initiators are named"},
-		{&metapb.Command{Kind: &metapb.Command_SetChap{SetChap: &metapb.SetChap{Target: iqn}}}, "the CHAP names and secrets of " + iqn + " are changed"},
+		{&metapb.Command{Kind: &metapb.Command_SetAcl{SetAcl: &metapb.SetAcl{Target: iqn, Acl: []string{"iqn.2026-11.host:a"}}}}, "who may log in to " + iqn + " is changed: 1 are named"},
+		{&metapb.Command{Kind: &metapb.Command_SetAcl{SetAcl: &metapb.SetAcl{Target: iqn}}}, "every initiator may log in to " + iqn},
+		{&metapb.Command{Kind: &metapb.Command_SetChap{SetChap: &metapb.SetChap{Target: iqn}}}, iqn + " asks for no CHAP any more"},
+		{&metapb.Command{Kind: &metapb.Command_SetChap{SetChap: &metapb.SetChap{Target: iqn, Chap: &metapb.Chap{User: "u", SealedSecret: []byte("sealed")}}}}, "the CHAP names and secrets of " + iqn + " are changed"},
+		{&metapb.Command{Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: "d", WriteBack: &yes}}}, "writes to disk d are acknowledged before they are durable now"},
+		{&metapb.Command{Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: "d", ReadOnly: &yes}}}, "disk d refuses writes now"},
 		{&metapb.Command{Kind: &metapb.Command_UnmapLun{UnmapLun: &metapb.UnmapLun{Target: iqn, Number: 3}}}, "disk d is no longer LUN 3 of " + iqn},
 		{&metapb.Command{Kind: &metapb.Command_DeleteTarget{DeleteTarget: &metapb.DeleteTarget{Name: iqn}}}, "target " + iqn + " is deleted"},
 		{&metapb.Command{Kind: &metapb.Command_DeleteDisk{DeleteDisk: &metapb.DeleteDisk{Name: "d"}}}, "disk d of 2097152 bytes is deleted"},

@@ -282,6 +282,8 @@ func (n *State) forcible(l *Link, m placement.Member, over []uint32) (lost strin
 		has = append(has, n.NameOf(id))
 		switch {
 		case slices.Contains(over, uint32(id)):
+		case l.InSync.Has(m) && l.Degraded.IsZero():
+			return "", refuse(ErrInvalid, linkThing(l.ID), "it is whole", "nothing needs to be forced")
 		case alone:
 			return "", refuse(ErrInUse, linkThing(l.ID), fmt.Sprintf("server %s may be alive, and have what server %s misses", n.NameOf(id), n.NameOf(servers[m])), "wait until it has caught up, or is taken for dead")
 		default:

@@ -270,18 +270,46 @@ func (n *State) dispensable(v *Server, thing string) error {
 	if len(disks) == 0 {
 		return nil
 	}
-	last := 0
-	for _, l := range n.LinksOf(v.ID) {
-		m, _ := n.MemberOf(l, v.ID)
-		if n.Link(l).InSync == (placement.Members(0)).With(m) {
-			last++
-		}
-	}
+	last := n.onlyOn(v.ID)
 	why := fmt.Sprintf("it holds copies of disks %s", someOf(disks))
-	if last > 0 {
-		why = fmt.Sprintf("it has the last copy of %d of its %d links: data of disks %s would be lost", last, len(n.LinksOf(v.ID)), someOf(disks))
+	if len(last) > 0 {
+		why = fmt.Sprintf("it has the last copy of %d of its %d links: data of disks %s would be lost", len(last), len(n.LinksOf(v.ID)), someOf(n.disksOn(last)))
 	}
 	return refuse(ErrInUse, thing, why, fmt.Sprintf("if it is to go for good: stop it, and %v later new disks are made without it; copy these disks to such, delete them, then remove it", n.goneAfter()))
+}
+
+// onlyOn are the links of which only this server has everything.
+func (n *State) onlyOn(id placement.Server) (links []placement.LinkID) {
+	for _, l := range n.LinksOf(id) {
+		m, _ := n.MemberOf(l, id)
+		if n.Link(l).InSync == (placement.Members(0)).With(m) {
+			links = append(links, l)
+		}
+	}
+	return links
+}
+
+// DisksOnlyOn names the disks of which a part is on no other server, or on none that
+// has all of it: what is lost with the bricks of this one. It is "no disk" if there
+// are none.
+func (n *State) DisksOnlyOn(id placement.Server) string { return n.disksText(n.onlyOn(id)) }
+
+func (n *State) disksText(links []placement.LinkID) string {
+	if names := n.disksOn(links); len(names) > 0 {
+		return "disks " + someOf(names)
+	}
+	return "no disk"
+}
+
+// disksOn names the disks that have a part on one of the links.
+func (n *State) disksOn(links []placement.LinkID) (names []string) {
+	for _, d := range n.Disks() {
+		gmap := n.families[d.Family].GMap
+		if slices.ContainsFunc(links, func(l placement.LinkID) bool { return l.GMap == gmap }) {
+			names = append(names, d.Name)
+		}
+	}
+	return names
 }
 
 // someOf lists names, not too many.

@@ -14,10 +14,10 @@ import (
 func TestWhatChangesNothingIsNotTold(t *testing.T) {
 	const iqn = "iqn.2026-11.petal:a"
 	s := clusterOf(t, 1).with(t, createCmd("d", 1, iqn))
-	size, back := s.Disk("d").Size, true
+	size, back := s.Disk("d").Size, false
 	for what, cmd := range map[string]*metapb.Command{
 		"the size that it has":       {Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: "d", Size: &size}}},
-		"another cache":              {Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: "d", WriteBack: &back}}},
+		"the cache that it has":      {Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: "d", WriteBack: &back}}},
 		"the LUN that it is already": {Kind: &metapb.Command_MapLun{MapLun: &metapb.MapLun{Target: iqn, Disk: "d", Number: 0}}},
 	} {
 		if next := s.with(t, cmd); next.nextEvent != s.nextEvent {
