@@ -91,7 +91,7 @@ func TestForce(t *testing.T) {
 		}
 	}
 	write(1, "seen by both")
-	d.refuses(1, 5, []string{"n4 has all its data"}, "link", "force", link.ID, "--node", "n3", "--accept-loss")
+	d.refuses(1, 5, []string{"it is whole", "nothing needs to be forced"}, "link", "force", link.ID, "--node", "n3", "--accept-loss")
 	d.play("kill", 4)
 	eventually(t, healLimit, "n4 is missed", func() bool { return slices.Equal(d.linkOf(3, 4).InSync, []string{"n3"}) })
 	write(1, "seen by n3 alone")
