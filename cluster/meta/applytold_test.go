@@ -18,7 +18,7 @@ func TestWhatChangesNothingIsNotTold(t *testing.T) {
 	for what, cmd := range map[string]*metapb.Command{
 		"the size that it has":       {Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: "d", Size: &size}}},
 		"the cache that it has":      {Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: "d", WriteBack: &back}}},
-		"writes that it takes":      {Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: "d", ReadOnly: &back}}},
+		"writes that it takes":       {Kind: &metapb.Command_UpdateDisk{UpdateDisk: &metapb.UpdateDisk{Name: "d", ReadOnly: &back}}},
 		"the LUN that it is already": {Kind: &metapb.Command_MapLun{MapLun: &metapb.MapLun{Target: iqn, Disk: "d", Number: 0}}},
 	} {
 		if next := s.with(t, cmd); next.nextEvent != s.nextEvent {
