@@ -275,8 +275,15 @@ func (a *appliance) look() {
 	}
 }
 
-// serves reports whether this node may have sessions, and is no worse than others.
-func (a *appliance) serves() bool { return a.node.Leased() && len(a.node.CutOff()) == 0 }
+func (a *appliance) serves() bool { return serves(a.node) }
+
+// serves reports whether a node may have sessions, and is no worse than others.
+func serves(n interface {
+	Leased() bool
+	CutOff() []string
+}) bool {
+	return n.Leased() && len(n.CutOff()) == 0
+}
 
 // closed reports whether a portal should listen and does not.
 func (a *appliance) closed() bool {

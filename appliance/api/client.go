@@ -65,14 +65,7 @@ func (c *Client) call(ctx context.Context, method, path string, body, answer any
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := c.http.Do(req)
 	if err != nil {
-		var e *Error
-		switch {
-		case context.Cause(ctx) == errSilent: // whatever it was that took so long, connecting included
-			return &Error{Kind: Unreachable, Message: fmt.Sprintf("the node has not answered for %v", c.patience), Advice: "its process is stopped, or hangs: look at it and its log, or ask another node"}
-		case errors.As(err, &e):
-			return e
-		}
-		return &Error{Kind: Unreachable, Message: fmt.Sprintf("the node broke off: %v", err), Advice: "see its log; it may be stopping"}
+		return c.brokeOff(ctx, err)
 	}
 	defer resp.Body.Close()
 	if c.OnStale != nil && resp.StatusCode < 300 && resp.Header.Get(quorumHeader) == "no" {
@@ -80,7 +73,7 @@ func (c *Client) call(ctx context.Context, method, path string, body, answer any
 	}
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return &Error{Kind: Unreachable, Message: fmt.Sprintf("the node broke off: %v", err), Advice: "see its log; it may be stopping"}
+		return c.brokeOff(ctx, err)
 	}
 	if resp.StatusCode >= 300 {
 		return answeredError(resp, text)
@@ -89,6 +82,18 @@ func (c *Client) call(ctx context.Context, method, path string, body, answer any
 		return nil
 	}
 	return json.Unmarshal(text, answer)
+}
+
+// brokeOff says what became of a question that has no answer, or half of one.
+func (c *Client) brokeOff(ctx context.Context, err error) error {
+	var e *Error
+	switch {
+	case context.Cause(ctx) == errSilent: // whatever it was that took so long, connecting included
+		return &Error{Kind: Unreachable, Message: fmt.Sprintf("the node has not answered for %v", c.patience), Advice: "its process is stopped, or hangs: look at it and its log, or ask another node"}
+	case errors.As(err, &e):
+		return e
+	}
+	return &Error{Kind: Unreachable, Message: fmt.Sprintf("the node broke off: %v", err), Advice: "see its log; it may be stopping"}
 }
 
 func answeredError(resp *http.Response, text []byte) error {

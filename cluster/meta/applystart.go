@@ -103,7 +103,7 @@ func (n *State) witness(srv *Server, c *metapb.Start, bricks []ID) (past pastOf,
 func (n *State) blank(srv *Server, past pastOf, acceptLoss bool) error {
 	var only []string
 	var lost []placement.LinkID // the same
-	var others []string // commands that take what others have
+	var others []string         // commands that take what others have
 	for _, id := range n.LinksOf(srv.ID) {
 		m, _ := n.MemberOf(id, srv.ID)
 		l, self := n.LinkInfo(id), placement.Members(0).With(m)
