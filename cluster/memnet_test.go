@@ -70,9 +70,8 @@ func (p *memPort) run() {
 		a := p.queue[0]
 		p.queue = p.queue[1:]
 		p.mu.Unlock()
-		// Virtual time, as a packet takes it. A timer that is over as it is made would be
-		// run here and not by the bubble, and the race detector of Go 1.26 has one context
-		// for all that a bubble's timers do: two at once end the process.
+		// Virtual time, as a packet takes it; no timer that is over as it is made, see
+		// virtualClock.AfterFunc.
 		if wait := time.Until(a.at); wait > 0 {
 			<-time.After(wait)
 		}

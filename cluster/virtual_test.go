@@ -30,4 +30,9 @@ type virtualClock struct{ began time.Time }
 
 func (c virtualClock) Now() time.Duration { return time.Since(c.began) }
 
-func (c virtualClock) AfterFunc(d time.Duration, f func()) times.Timer { return time.AfterFunc(d, f) }
+// AfterFunc makes no timer that is over as it is made: the runtime would run it on
+// the goroutine that makes it, and the race detector of Go 1.26 has one context for all
+// that a bubble's timers do. Two goroutines in it at once end the process.
+func (c virtualClock) AfterFunc(d time.Duration, f func()) times.Timer {
+	return time.AfterFunc(max(d, 1), f)
+}

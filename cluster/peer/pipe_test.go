@@ -19,7 +19,7 @@ type bubbleClock struct{ begin time.Time }
 
 func (c bubbleClock) Now() time.Duration { return time.Since(c.begin) + time.Hour }
 func (bubbleClock) AfterFunc(d time.Duration, f func()) times.Timer {
-	return time.AfterFunc(d, f)
+	return time.AfterFunc(max(d, 1), f) // see cluster's virtualClock
 }
 
 // pipes is a network of net.Pipes, in which time is virtual. While it is cut,
@@ -170,7 +170,11 @@ func bubbleOfTwo(t *testing.T, plain bool, test func(f *fleet, n *pipes, start f
 func pipeOf(id placement.Server) string { return fmt.Sprintf("10.0.0.%d:1", id) }
 
 // pass lets virtual time go by.
-func pass(d time.Duration) { <-time.After(d) }
+func pass(d time.Duration) {
+	if d > 0 {
+		<-time.After(d)
+	}
+}
 
 // TestSilentPeerIsDown: a network that swallows everything closes nothing. Both
 // sides find out when a lease's time is over, to two looks, and connect again
