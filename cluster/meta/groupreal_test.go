@@ -188,7 +188,9 @@ type bubbleClock struct{ began time.Time }
 
 func (c bubbleClock) Now() time.Duration { return time.Since(c.began) }
 
-func (bubbleClock) AfterFunc(d time.Duration, f func()) times.Timer { return time.AfterFunc(max(d, 1), f) }
+func (bubbleClock) AfterFunc(d time.Duration, f func()) times.Timer {
+	return time.AfterFunc(max(d, 1), f)
+}
 
 // TestGroupsForReal runs three groups with real goroutines and committers, and many
 // callers at a time; under the race detector it sees what a single thread can't. Only
