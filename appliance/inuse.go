@@ -24,6 +24,11 @@ func (a *appliance) idle(ctx context.Context, thing string, targets func(*meta.S
 	return inUse(s.Servers(), thing, targets(s), count)
 }
 
+// idleDisk is idle for a disk.
+func (a *appliance) idleDisk(ctx context.Context, d *meta.Disk) error {
+	return a.idle(ctx, fmt.Sprintf("disk %q", d.Name), func(s *meta.State) []string { return exportingTargets(s, d.ID) })
+}
+
 // inUse is the error for something that is in use, or may be.
 func inUse(servers []*meta.Server, thing string, targets []string, count cluster.SessionCount) error {
 	if len(targets) == 0 {

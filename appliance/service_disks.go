@@ -78,15 +78,16 @@ func (a *appliance) CreateDisk(ctx context.Context, d api.NewDisk) (api.Disk, er
 func (a *appliance) defaultTarget(disk string) string { return a.conf.ISCSI.IQNBase + ":" + disk }
 
 func (a *appliance) ChangeDisk(ctx context.Context, name string, c api.DiskChange) (api.Disk, error) {
-	if a.node.State().Disk(name) == nil {
+	d := a.node.State().Disk(name)
+	if d == nil {
 		return api.Disk{}, notFound("disk", name, "petal disk list")
 	}
 	if !a.Quorum() { // a change of size asks the data first, which would say less
 		return api.Disk{}, refusal(&meta.Error{Kind: meta.ErrNoQuorum, Thing: "node " + a.conf.Node.Name, Why: "nothing can be changed here now",
 			Advice: "see `petal cluster status`; most of the voters must be up and in touch"})
 	}
-	if d := a.node.State().Disk(name); c.Size != nil && d != nil && *c.Size < d.Size && c.Shrink && !c.Force {
-		if err := a.idle(ctx, fmt.Sprintf("disk %q", name), func(s *meta.State) []string { return exportingTargets(s, d.ID) }); err != nil {
+	if c.Size != nil && *c.Size < d.Size && c.Shrink && !c.Force {
+		if err := a.idleDisk(ctx, d); err != nil {
 			return api.Disk{}, err
 		}
 	}
@@ -104,7 +105,7 @@ func (a *appliance) DeleteDisk(ctx context.Context, name string, force bool) err
 		return notFound("disk", name, "petal disk list")
 	}
 	if !force {
-		if err := a.idle(ctx, fmt.Sprintf("disk %q", name), func(s *meta.State) []string { return exportingTargets(s, d.ID) }); err != nil {
+		if err := a.idleDisk(ctx, d); err != nil {
 			return err
 		}
 	}

@@ -273,7 +273,7 @@ func (n *State) dispensable(v *Server, thing string) error {
 	last := n.onlyOn(v.ID)
 	why := fmt.Sprintf("it holds copies of disks %s", someOf(disks))
 	if len(last) > 0 {
-		why = fmt.Sprintf("it has the last copy of %d of its %d links: data of disks %s would be lost", len(last), len(n.LinksOf(v.ID)), someOf(n.disksOn(last)))
+		why = fmt.Sprintf("it has the last copy of %d of its %d links: data of %s would be lost", len(last), len(n.LinksOf(v.ID)), n.disksText(last))
 	}
 	return refuse(ErrInUse, thing, why, fmt.Sprintf("if it is to go for good: stop it, and %v later new disks are made without it; copy these disks to such, delete them, then remove it", n.goneAfter()))
 }
@@ -308,6 +308,13 @@ func (n *State) disksOn(links []placement.LinkID) (names []string) {
 		if slices.ContainsFunc(links, func(l placement.LinkID) bool { return l.GMap == gmap }) {
 			names = append(names, d.Name)
 		}
+	}
+	return names
+}
+
+func linkNames(links []placement.LinkID) (names []string) {
+	for _, l := range links {
+		names = append(names, l.String())
 	}
 	return names
 }

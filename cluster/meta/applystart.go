@@ -101,15 +101,14 @@ func (n *State) witness(srv *Server, c *metapb.Start, bricks []ID) (past pastOf,
 // lost with what these bricks held: that has to be accepted. And not even then
 // does an empty brick win over another server's copy, however old that is.
 func (n *State) blank(srv *Server, past pastOf, acceptLoss bool) error {
-	var only []string
-	var lost []placement.LinkID // the same
-	var others []string         // commands that take what others have
+	var only []placement.LinkID
+	var others []string // commands that take what others have
 	for _, id := range n.LinksOf(srv.ID) {
 		m, _ := n.MemberOf(id, srv.ID)
 		l, self := n.LinkInfo(id), placement.Members(0).With(m)
 		was := l.InSync
 		if last := was&^l.Filling&^self == 0 && !l.Blank.Has(m); last {
-			only, lost = append(only, id.String()), append(lost, id)
+			only = append(only, id)
 			if old := placement.MembersOf(len(n.LinkServers(id))) &^ self &^ l.Blank; past == empty && was == self && old != 0 {
 				others = append(others, fmt.Sprintf("`petal link force %v --node %s --accept-loss`", id, n.NameOf(n.LinkServers(id)[old.First()])))
 			}
@@ -135,10 +134,10 @@ func (n *State) blank(srv *Server, past pastOf, acceptLoss bool) error {
 		return refuse(ErrOld, thing, fmt.Sprintf("they are empty, and of what they held other servers still have copies that lack the last writes only, or what they had not copied yet when they fell out (%d links): to begin with empty bricks would throw these away", len(others)),
 			"take those copies first, on a node that runs, then start this one: "+strings.Join(others[:min(len(others), maxCommands)], ", ")+more(len(others)-maxCommands))
 	case len(only) > 0 && !acceptLoss:
-		return refuse(ErrOld, thing, fmt.Sprintf("they are older than they were or not the same, and nobody else has all of links %s: acknowledged writes to %s would be lost", someOf(only), n.disksText(lost)),
+		return refuse(ErrOld, thing, fmt.Sprintf("they are older than they were or not the same, and nobody else has all of links %s: acknowledged writes to %s would be lost", someOf(linkNames(only)), n.disksText(only)),
 			"put back the right disks, or accept the loss: `petal serve --accept-loss`, or `petal link force` on another copy (`petal link list`)")
 	case len(only) > 0:
-		n.event("loss", srv.ID, "bricks of server %s are older than they were or not the same, and nobody else had all of links %s: accepted as loss of writes to %s; older data of the other servers is given up, too", n.NameOf(srv.ID), someOf(only), n.disksText(lost))
+		n.event("loss", srv.ID, "bricks of server %s are older than they were or not the same, and nobody else had all of links %s: accepted as loss of writes to %s; older data of the other servers is given up, too", n.NameOf(srv.ID), someOf(linkNames(only)), n.disksText(only))
 	}
 	n.event("link", srv.ID, "bricks of server %s are older than they were or not the same: what they hold counts as nothing and is copied anew", n.NameOf(srv.ID))
 	return nil
