@@ -153,7 +153,7 @@ func (n *Node) identify(s *meta.State, cmd *metapb.Start) (id brick.Identity, er
 		}
 	case len(srv.Bricks) > 0 && !n.opt.AcceptLoss:
 		return id, &meta.Error{Kind: meta.ErrNotFound, Thing: fmt.Sprintf("brick %x", srv.Bricks[0][:]), Why: "the node has kept its data there before",
-			Advice: "mount the disk that holds it, or correct the path in the configuration; if it is lost for good, `petal serve --accept-loss` begins with an empty one (nobody else has all data of " + s.DisksOnlyOn(n.self) + ")"}
+			Advice: "mount the disk that holds it, or correct the path in the configuration; if it is lost for good, `petal serve --accept-loss` begins with an empty one (the only whole copy that it held is of " + s.DisksOnlyOn(n.self) + ")"}
 	default:
 		id.Brick = n.newID()
 		if err := brick.Create(o, id); err != nil {
